@@ -1,0 +1,3 @@
+//! Entry point of `ambit`.
+
+fn main() {}

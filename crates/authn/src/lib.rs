@@ -1,0 +1,1 @@
+//! Who calls the control plane: service-account tokens and client certificates.

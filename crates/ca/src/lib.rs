@@ -1,0 +1,1 @@
+//! The certificate authority: roots, CSR checks, signing.

@@ -1,0 +1,1 @@
+//! Our SVIDs, peer verification, rotation and the one crypto provider.

@@ -1,0 +1,1 @@
+//! Kubernetes and Istio object types and the manifest reader; no client.

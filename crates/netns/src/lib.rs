@@ -1,0 +1,1 @@
+//! Linux network namespaces: open, enter, create; links, addresses, routes and rules over netlink.

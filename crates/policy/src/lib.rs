@@ -1,0 +1,1 @@
+//! L4 authorization: decode and evaluate, pure.

@@ -1,0 +1,1 @@
+//! In-pod redirection rules and ZDS enrolment; Linux only.

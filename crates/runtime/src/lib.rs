@@ -1,0 +1,1 @@
+//! Task scopes, drain, readiness, backoff, the environment.

@@ -1,0 +1,1 @@
+//! Where objects come from: a watched directory of manifests.

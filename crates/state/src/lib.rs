@@ -1,0 +1,1 @@
+//! The node's immutable view: workloads, services, policies, and the routing decisions on them.

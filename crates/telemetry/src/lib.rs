@@ -1,0 +1,1 @@
+//! Flow records, metrics, access log, admin endpoints.

@@ -1,0 +1,1 @@
+//! Test support: namespace sandbox, tokens, echo services, scripted peers.

@@ -1,0 +1,1 @@
+//! Delta ADS sessions, client and server half.

@@ -1,0 +1,1 @@
+//! The control plane: objects to configuration, certificates, delta xDS.

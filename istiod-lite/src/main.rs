@@ -1,0 +1,3 @@
+//! Entry point of `istiod-lite`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Entry point of `node-agent`.
+
+fn main() {}

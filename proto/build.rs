@@ -1,0 +1,19 @@
+//! Compiles our .proto files in pure Rust: no `protoc` is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = [
+        "istio/workload/workload.proto",
+        "istio/workload/zds.proto",
+        "istio/security/authorization.proto",
+        "istio/v1/auth/ca.proto",
+        "envoy/service/discovery/v3/discovery.proto",
+        "ambit/enrolment/v1/enrolment.proto",
+    ];
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(files, ["proto"])?;
+    tonic_prost_build::configure()
+        .bytes(".google.protobuf.Any")
+        .bytes(".istio.workload.Workload.addresses")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! Wire messages of the mesh, compiled from the `.proto` files beside this crate.
+//!
+//! Owns packages, field numbers and types, which are the contract with every
+//! peer (`ztunnel-contract` section 4). It gives them no meaning: each model
+//! crate has a `decode` module that turns messages into its own types.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::missing_errors_doc,
+    clippy::wildcard_imports,
+    clippy::too_many_lines,
+    clippy::use_self,
+    clippy::disallowed_methods,
+    reason = "generated code; the .proto files carry the documentation"
+)]
+
+/// The workload discovery model, package `istio.workload`.
+pub mod workload {
+    tonic::include_proto!("istio.workload");
+    /// The node agent's protocol, package `istio.workload.zds`.
+    pub mod zds {
+        tonic::include_proto!("istio.workload.zds");
+    }
+}
+/// L4 authorization, package `istio.security`.
+pub mod security {
+    tonic::include_proto!("istio.security");
+}
+/// The certificate service, package `istio.v1.auth`.
+pub mod auth {
+    tonic::include_proto!("istio.v1.auth");
+}
+/// Delta ADS, package `envoy.service.discovery.v3`.
+pub mod discovery {
+    tonic::include_proto!("envoy.service.discovery.v3");
+}
+/// Redirection reports, package `ambit.enrolment.v1`.
+pub mod enrolment {
+    tonic::include_proto!("ambit.enrolment.v1");
+}
+
+/// Type URL of [`workload::Address`].
+pub const ADDRESS_TYPE: &str = "type.googleapis.com/istio.workload.Address";
+/// Type URL of [`workload::Workload`], served for older clients.
+pub const WORKLOAD_TYPE: &str = "type.googleapis.com/istio.workload.Workload";
+/// Type URL of [`security::Authorization`].
+pub const AUTHORIZATION_TYPE: &str = "type.googleapis.com/istio.security.Authorization";
+
+#[cfg(test)]
+mod wire_tests;

@@ -1,0 +1,1 @@
+//! The node proxy: L4 HBONE for the pods of one node.
