@@ -12,6 +12,8 @@
     clippy::too_many_lines,
     clippy::use_self,
     clippy::disallowed_methods,
+    clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     reason = "generated code; the .proto files carry the documentation"
 )]
 

@@ -1,1 +1,21 @@
-//! Task scopes, drain, readiness, backoff, the environment.
+//! What every program needs around its work: task scopes, drain, readiness,
+//! backoff, the environment and the signals that end it.
+//!
+//! Owns *how long things live*. It knows nothing of the mesh.
+
+mod backoff;
+mod drain;
+mod duration;
+mod env;
+mod ready;
+mod scope;
+mod signal;
+
+pub use backoff::Backoff;
+pub use drain::{DrainMode, DrainTrigger, DrainWatch, drain};
+pub use duration::{InvalidDuration, parse_duration};
+pub use env::{Env, MapEnv, ProcessEnv};
+pub use ready::{Readiness, ReadyGuard};
+pub use scope::Scope;
+pub use signal::{ShutdownSignal, Signals};
+pub use tokio_util::sync::CancellationToken;
