@@ -14,6 +14,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".google.protobuf.Any")
         .bytes(".istio.workload.Workload.addresses")
+        // Resource versions hash the encoding: maps have one order.
+        .btree_map(".istio.workload")
         .compile_fds(descriptors)?;
     Ok(())
 }
