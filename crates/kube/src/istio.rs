@@ -1,0 +1,21 @@
+//! Istio's kinds, hand-written with every field (`kube`'s derive makes the object types and the CRDs).
+
+mod authorization_policy;
+mod peer_authentication;
+mod service_entry;
+mod status;
+mod workload_entry;
+
+pub use authorization_policy::{
+    Action, AuthorizationPolicy, AuthorizationPolicySpec, Condition, ExtensionProviderRef, From,
+    Operation, PolicyTargetReference, Rule, Source, To, WorkloadSelector,
+};
+pub use peer_authentication::{
+    MutualTls, MutualTlsMode, PeerAuthentication, PeerAuthenticationSpec,
+};
+pub use service_entry::{
+    Location, Resolution, SelectorLabels, ServiceEntry, ServiceEntryAddress, ServiceEntrySpec,
+    ServiceEntryStatus, ServicePort,
+};
+pub use status::{IstioCondition, IstioStatus};
+pub use workload_entry::{WorkloadEntry, WorkloadEntrySpec};

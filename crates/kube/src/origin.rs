@@ -1,0 +1,98 @@
+//! Where an object, or one of its fields, was written.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+/// A place in a manifest file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Origin {
+    /// The file as the reader was told, for example a path or `-`.
+    pub file: Arc<str>,
+    /// Which document of the file, from 1.
+    pub document: usize,
+    /// Which line of the file, from 1.
+    pub line: usize,
+}
+
+impl Origin {
+    /// The same document at another line.
+    pub fn at_line(&self, line: usize) -> Self {
+        Self {
+            line,
+            ..self.clone()
+        }
+    }
+}
+
+/// `file:line`.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// The lines of an object's fields, so that a diagnostic can point at one.
+///
+/// Kept for the kinds whose fields the compiler complains about; empty for the many and large ones (pods, nodes,
+/// endpoint slices). Cloning is cheap.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FieldLines(Arc<[(Box<str>, u32)]>);
+
+impl FieldLines {
+    /// Takes `(path, line)` pairs in any order; paths are written `spec.rules[0].from[1].source`.
+    pub fn new(mut lines: Vec<(Box<str>, u32)>) -> Self {
+        lines.sort();
+        lines.dedup_by(|later, first| later.0 == first.0);
+        Self(lines.into())
+    }
+
+    /// The line of `path`, or of its nearest parent that is known.
+    pub fn line_of(&self, path: &str) -> Option<usize> {
+        let mut path = path;
+        loop {
+            if let Ok(at) = self
+                .0
+                .binary_search_by(|(known, _)| known.as_ref().cmp(path))
+            {
+                return self.0.get(at).map(|(_, line)| *line as usize);
+            }
+            path = parent(path)?;
+        }
+    }
+}
+
+/// `spec.rules[0].from` → `spec.rules[0]` → `spec.rules` → `spec` → none.
+fn parent(path: &str) -> Option<&str> {
+    path.rfind(['.', '[']).and_then(|cut| path.get(..cut))
+}
+
+/// A value together with the place where it was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Located<T> {
+    /// The value.
+    pub object: T,
+    /// Where it begins.
+    pub origin: Origin,
+    /// Where its fields are.
+    pub lines: FieldLines,
+}
+
+impl<T> Located<T> {
+    /// A value whose fields' lines aren't known.
+    pub fn new(object: T, origin: Origin) -> Self {
+        Self {
+            object,
+            origin,
+            lines: FieldLines::default(),
+        }
+    }
+
+    /// The place of a field, or of the nearest parent that is known, or of the object.
+    pub fn origin_of(&self, path: &str) -> Origin {
+        self.lines
+            .line_of(path)
+            .map_or_else(|| self.origin.clone(), |line| self.origin.at_line(line))
+    }
+}
