@@ -1,1 +1,21 @@
-//! Delta ADS sessions, client and server half.
+//! Delta ADS, both halves (`ztunnel-contract` 4.1, `control-plane-contract` 6).
+//!
+//! Owns sessions: who holds what, what is sent next, in which order. It sees a
+//! resource only as type, name, version, bytes and a few opaque keys, so that
+//! any model can travel over it. It knows nothing of transports (the client
+//! takes any gRPC service, the server is one), of TLS or of who may call:
+//! those come in as arguments.
+//!
+//! The state machines ([`Session`] here, `stream` on the server) are sans-I/O;
+//! [`run_client`] and [`Publisher`]'s service are thin shells around them.
+
+mod client;
+mod node;
+
+pub use client::{
+    ClientConfig, ClientMetrics, Demand, DemandQueue, NoMetrics, ReceivedResource, Rejection,
+    Reply, ResourceSink, Session, Termination, TypeMode, TypeSub, demand, run_client,
+};
+pub use node::Metadata;
+
+pub use ambit_proto::discovery::Node;
