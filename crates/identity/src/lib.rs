@@ -1,1 +1,30 @@
-//! Our SVIDs, peer verification, rotation and the one crypto provider.
+//! Who we are and whom we believe: workload certificates (SVIDs), how peers'
+//! certificates are judged, the certificates' renewal, and the one crypto
+//! provider that every handshake of the workspace uses.
+//!
+//! Doesn't own: how a CA is spoken to (`channel`, behind [`CertificateSigner`]),
+//! how one signs (`ca`), or what an identity may do (`policy`). No private key
+//! ever reaches a disk or a `Debug` text.
+
+mod clock;
+mod csr;
+mod dump;
+mod fault;
+mod provider;
+mod signer;
+mod store;
+mod svid;
+mod verify;
+
+pub use clock::{Clock, SystemClock};
+pub use csr::{CsrError, PrivateKey, csr};
+pub use dump::{CertDump, CertificateText, to_pem};
+pub use fault::{TlsFault, classify, classify_io};
+pub use provider::{
+    KeyExchange, PROVIDER_NAME, ProviderAlreadyInstalled, TlsOptions, TlsVersions, install,
+    provider, provider_with,
+};
+pub use signer::{CertificateSigner, CsrSource, FetchError, SignError, SvidSource};
+pub use store::{CertError, CertStore, CertStoreConfig};
+pub use svid::{Svid, SvidError};
+pub use verify::{peer_identity, uri_names};
