@@ -1,1 +1,12 @@
-//! In-pod redirection rules and ZDS enrolment; Linux only.
+//! Redirection inside a pod's network namespace, and the protocol by which a
+//! node agent tells a proxy which pods are its own.
+//!
+//! Owns the nftables rule set, the policy route that brings transparent
+//! replies back, their verification and repair, and both ends of ZDS. Linux
+//! only.
+//!
+//! Left out on purpose: which pods are enrolled (the node agent decides) and
+//! what happens to a captured connection (the proxy decides).
+
+mod readiness;
+pub mod zds;
