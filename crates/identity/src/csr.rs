@@ -49,13 +49,57 @@ pub fn csr(id: &SpiffeId) -> Result<(String, PrivateKey), CsrError> {
         source,
     };
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(CsrError::Key)?;
+    let key = Zeroizing::new(key);
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     let uri = id.to_string().try_into().map_err(encode)?;
     params.subject_alt_names = vec![SanType::URI(uri)];
     let request = params
-        .serialize_request(&key)
+        .serialize_request(&*key)
         .and_then(|request| request.pem())
         .map_err(encode)?;
     Ok((request, PrivateKey(Zeroizing::new(key.serialize_der()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use x509_parser::extensions::{GeneralName, ParsedExtension};
+    use x509_parser::oid_registry::OID_SIG_ECDSA_WITH_SHA256;
+    use x509_parser::prelude::{FromDer, X509CertificationRequest};
+
+    use super::*;
+
+    #[test]
+    fn a_request_has_the_contracts_shape() {
+        let id = SpiffeId::new("cluster.local", "shop", "cart").unwrap();
+        let (pem, key) = csr(&id).unwrap();
+        assert!(pem.starts_with("-----BEGIN CERTIFICATE REQUEST-----\n"));
+        let (_, der) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+        let (_, request) = X509CertificationRequest::from_der(&der.contents).unwrap();
+        request.verify_signature().unwrap();
+        let info = &request.certification_request_info;
+        assert_eq!(info.subject.iter().count(), 0);
+        assert_eq!(
+            request.signature_algorithm.algorithm,
+            OID_SIG_ECDSA_WITH_SHA256
+        );
+        let extensions: Vec<_> = request.requested_extensions().unwrap().collect();
+        let [ParsedExtension::SubjectAlternativeName(san)] = &extensions[..] else {
+            panic!("{extensions:?}");
+        };
+        assert_eq!(san.general_names, [GeneralName::URI(&id.to_string())]);
+        // OID 2.5.29.17, then BOOLEAN TRUE: the extension is critical.
+        let critical = [0x06, 0x03, 0x55, 0x1d, 0x11, 0x01, 0x01, 0xff];
+        assert!(der.contents.windows(critical.len()).any(|w| w == critical));
+        assert!(KeyPair::try_from(key.as_pkcs8()).is_ok());
+    }
+
+    #[test]
+    fn every_request_has_its_own_key_and_no_key_is_printed() {
+        let id = SpiffeId::new("cluster.local", "shop", "cart").unwrap();
+        let (_, first) = csr(&id).unwrap();
+        let (_, second) = csr(&id).unwrap();
+        assert_ne!(first.as_pkcs8(), second.as_pkcs8());
+        assert_eq!(format!("{first:?}"), "PrivateKey(..)");
+    }
 }

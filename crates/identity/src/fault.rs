@@ -3,7 +3,7 @@
 use std::io;
 
 use ambit_types::FlowReason;
-use rustls::{CertificateError, Error, OtherError, PeerIncompatible};
+use rustls::{CertificateError, Error, OtherError};
 
 /// What was wrong with a handshake. The names are stable: metrics and logs
 /// carry them.
@@ -139,9 +139,7 @@ pub fn classify(error: &Error) -> TlsFault {
         Error::InvalidCertificate(certificate) => classify_certificate(certificate),
         Error::NoCertificatesPresented => TlsFault::NoCertificate,
         Error::AlertReceived(_) => TlsFault::RefusedByPeer,
-        Error::PeerIncompatible(PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon)
-        | Error::PeerIncompatible(_)
-        | Error::NoApplicationProtocol => TlsFault::Incompatible,
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => TlsFault::Incompatible,
         Error::InappropriateMessage { .. }
         | Error::InappropriateHandshakeMessage { .. }
         | Error::InvalidMessage(_)
@@ -185,5 +183,61 @@ pub fn classify_io(error: &io::Error) -> TlsFault {
         io::ErrorKind::TimedOut => TlsFault::Timeout,
         io::ErrorKind::InvalidData => TlsFault::Protocol,
         _ => TlsFault::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use rustls::AlertDescription;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let names: HashSet<_> = TlsFault::ALL.iter().map(|fault| fault.as_str()).collect();
+        assert_eq!(names.len(), TlsFault::ALL.len());
+    }
+
+    #[test]
+    fn a_fault_survives_the_way_through_rustls_and_io() {
+        for fault in TlsFault::ALL {
+            let tls = Error::from(*fault);
+            assert_eq!(classify(&tls), *fault);
+            assert_eq!(classify_io(&io::Error::other(tls)), *fault);
+            assert_eq!(classify_io(&io::Error::other(*fault)), *fault);
+        }
+    }
+
+    #[test]
+    fn other_errors_have_their_own_names() {
+        let alert = Error::AlertReceived(AlertDescription::CertificateExpired);
+        let cases = [
+            (classify(&alert), TlsFault::RefusedByPeer),
+            (classify(&Error::DecryptError), TlsFault::Protocol),
+            (
+                classify(&Error::General("bug".to_owned())),
+                TlsFault::Internal,
+            ),
+            (
+                classify(&CertificateError::Revoked.into()),
+                TlsFault::Revoked,
+            ),
+            (
+                classify_io(&io::ErrorKind::TimedOut.into()),
+                TlsFault::Timeout,
+            ),
+            (
+                classify_io(&io::ErrorKind::ConnectionReset.into()),
+                TlsFault::Closed,
+            ),
+        ];
+        for (got, want) in cases {
+            assert_eq!(got, want);
+        }
+        assert_eq!(TlsFault::Revoked.reason(), FlowReason::CertificateRevoked);
+        assert_eq!(TlsFault::Expired.reason(), FlowReason::PeerUntrusted);
+        assert_eq!(TlsFault::Protocol.reason(), FlowReason::TlsFailure);
     }
 }

@@ -6,6 +6,9 @@
 //! how one signs (`ca`), or what an identity may do (`policy`). No private key
 //! ever reaches a disk or a `Debug` text.
 
+#[cfg(not(any(feature = "aws-lc", feature = "boring")))]
+compile_error!("ambit-identity needs a crypto provider: feature `aws-lc` or `boring`");
+
 mod clock;
 mod csr;
 mod dump;
@@ -14,6 +17,8 @@ mod provider;
 mod signer;
 mod store;
 mod svid;
+#[cfg(test)]
+mod testing;
 mod verify;
 
 pub use clock::{Clock, SystemClock};

@@ -115,3 +115,74 @@ fn build(key_exchange: KeyExchange) -> CryptoProvider {
         ..default_provider()
     }
 }
+
+#[cfg(feature = "boring")]
+fn build(key_exchange: KeyExchange) -> CryptoProvider {
+    use boring_rustls_provider::{provider, tls12, tls13};
+    use rustls::{NamedGroup, SupportedCipherSuite};
+
+    let wanted: &[NamedGroup] = match key_exchange {
+        KeyExchange::Standard => &[
+            NamedGroup::X25519,
+            NamedGroup::secp256r1,
+            NamedGroup::secp384r1,
+            NamedGroup::X25519MLKEM768,
+        ],
+        KeyExchange::PostQuantum => &[NamedGroup::X25519MLKEM768],
+    };
+    let base = provider();
+    let group = |name: &NamedGroup| base.kx_groups.iter().find(|g| g.name() == *name).copied();
+    CryptoProvider {
+        cipher_suites: vec![
+            SupportedCipherSuite::Tls13(&tls13::AES_256_GCM_SHA384),
+            SupportedCipherSuite::Tls13(&tls13::AES_128_GCM_SHA256),
+            SupportedCipherSuite::Tls12(&tls12::ECDHE_ECDSA_AES256_GCM_SHA384),
+            SupportedCipherSuite::Tls12(&tls12::ECDHE_RSA_AES256_GCM_SHA384),
+            SupportedCipherSuite::Tls12(&tls12::ECDHE_ECDSA_AES128_GCM_SHA256),
+            SupportedCipherSuite::Tls12(&tls12::ECDHE_RSA_AES128_GCM_SHA256),
+        ],
+        kx_groups: wanted.iter().filter_map(group).collect(),
+        ..base
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{CipherSuite, NamedGroup};
+
+    use super::*;
+
+    #[test]
+    fn suites_and_groups_are_the_contracts_in_order() {
+        let provider = provider();
+        let suites: Vec<_> = provider.cipher_suites.iter().map(|s| s.suite()).collect();
+        assert_eq!(
+            suites,
+            [
+                CipherSuite::TLS13_AES_256_GCM_SHA384,
+                CipherSuite::TLS13_AES_128_GCM_SHA256,
+                CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+                CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+                CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+                CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            ]
+        );
+        let groups: Vec<_> = provider.kx_groups.iter().map(|g| g.name()).collect();
+        assert_eq!(
+            groups,
+            [
+                NamedGroup::X25519,
+                NamedGroup::secp256r1,
+                NamedGroup::secp384r1,
+                NamedGroup::X25519MLKEM768,
+            ]
+        );
+    }
+
+    #[test]
+    fn post_quantum_offers_one_group() {
+        let provider = provider_with(KeyExchange::PostQuantum);
+        let groups: Vec<_> = provider.kx_groups.iter().map(|g| g.name()).collect();
+        assert_eq!(groups, [NamedGroup::X25519MLKEM768]);
+    }
+}

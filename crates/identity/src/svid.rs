@@ -8,14 +8,16 @@ use std::time::{Duration, SystemTime};
 
 use ambit_types::{SpiffeId, wire};
 use parking_lot::Mutex;
+use rcgen::{KeyPair, PublicKeyData};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, TrustAnchor};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, TrustAnchor};
 use rustls::server::NoServerSessionStorage;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
 use webpki::anchor_from_trusted_cert;
+use zeroize::Zeroizing;
 
 use crate::provider::{TlsOptions, provider_with};
 use crate::verify::{PeerRule, PeerVerifier, uri_names};
@@ -51,7 +53,13 @@ pub enum SvidError {
         /// What is wrong with it.
         source: webpki::Error,
     },
-    /// The key can't be used, or belongs to another certificate.
+    /// The private key isn't PKCS#8 of a kind that is supported.
+    #[error("private key format")]
+    KeyFormat(#[source] rcgen::Error),
+    /// The certificate is for another key.
+    #[error("the leaf's public key is not that of our private key")]
+    KeyMismatch,
+    /// The provider doesn't take the key.
     #[error("private key")]
     Key(#[source] rustls::Error),
     /// No TLS configuration can be made of it.
@@ -72,8 +80,10 @@ pub struct Svid {
     server: Arc<ServerConfig>,
     /// Template of every client configuration; it trusts nobody.
     client: ClientConfig,
-    clients: Mutex<VecDeque<(Arc<[SpiffeId]>, Arc<ClientConfig>)>>,
+    clients: Mutex<VecDeque<CachedClient>>,
 }
+
+type CachedClient = (Arc<[SpiffeId]>, Arc<ClientConfig>);
 
 impl Svid {
     /// An SVID from a CA's answer (leaf, intermediates, roots last) and the
@@ -251,20 +261,49 @@ fn anchors(roots: &[CertificateDer<'static>]) -> Result<Arc<[TrustAnchor<'static
         .collect()
 }
 
-#[cfg(not(feature = "boring"))]
 fn certify(
     chain: Certificates,
     key_pkcs8_der: &[u8],
-    _provider: &CryptoProvider,
+    provider: &CryptoProvider,
 ) -> Result<Arc<SingleCertAndKey>, SvidError> {
-    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    belongs_to(key_pkcs8_der, &chain)?;
+    let key = load_key(key_pkcs8_der, provider).map_err(SvidError::Key)?;
+    Ok(Arc::new(CertifiedKey::new(chain, key).into()))
+}
 
+/// Not every provider tells a key's public half, so it is compared here.
+fn belongs_to(key_pkcs8_der: &[u8], chain: &[CertificateDer<'_>]) -> Result<(), SvidError> {
+    let key = KeyPair::try_from(key_pkcs8_der).map_err(SvidError::KeyFormat)?;
+    let key = Zeroizing::new(key);
+    let leaf = chain.first().ok_or(SvidError::Leaf)?;
+    let (_, leaf) = x509_parser::parse_x509_certificate(leaf).map_err(|_| SvidError::Leaf)?;
+    if leaf.public_key().raw == key.subject_public_key_info() {
+        Ok(())
+    } else {
+        Err(SvidError::KeyMismatch)
+    }
+}
+
+#[cfg(not(feature = "boring"))]
+fn load_key(
+    pkcs8_der: &[u8],
+    _provider: &CryptoProvider,
+) -> Result<Arc<dyn SigningKey>, rustls::Error> {
     // Borrowed: no copy of the key is left behind outside the library.
-    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key_pkcs8_der));
-    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).map_err(SvidError::Key)?;
-    let certified = CertifiedKey::new(chain, key);
-    certified.keys_match().map_err(SvidError::Key)?;
-    Ok(Arc::new(SingleCertAndKey::from(certified)))
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8_der));
+    rustls::crypto::aws_lc_rs::sign::any_supported_type(&der)
+}
+
+#[cfg(feature = "boring")]
+fn load_key(
+    pkcs8_der: &[u8],
+    provider: &CryptoProvider,
+) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+    // This provider takes the key by value and doesn't wipe that copy.
+    let der = PrivatePkcs8KeyDer::from(pkcs8_der.to_vec());
+    provider
+        .key_provider
+        .load_private_key(PrivateKeyDer::Pkcs8(der))
 }
 
 fn server_config(
@@ -305,3 +344,6 @@ fn client_config(
 /// Client configurations kept per SVID: about one per service that a workload
 /// talks to. More only cost a rebuild.
 const CLIENT_CONFIGS: usize = 64;
+
+#[cfg(test)]
+mod tests;

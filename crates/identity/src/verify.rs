@@ -181,11 +181,12 @@ fn chain_error(error: webpki::Error) -> Error {
             CertificateError::NotValidYetContext { time, not_before }
         }
         Chain::InvalidCertValidity => CertificateError::Expired,
-        // A self-signed CA certificate presented as a leaf is an unknown issuer
-        // first of all.
-        Chain::UnknownIssuer | Chain::CaUsedAsEndEntity => CertificateError::UnknownIssuer,
+        // Also what a self-signed CA certificate is, and a chain to another
+        // mesh's root of the same name: its signature fails with our key.
+        Chain::UnknownIssuer | Chain::CaUsedAsEndEntity | Chain::InvalidSignatureForPublicKey => {
+            CertificateError::UnknownIssuer
+        }
         Chain::CertRevoked => CertificateError::Revoked,
-        Chain::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         Chain::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
         _ => CertificateError::ApplicationVerificationFailure,
     };
