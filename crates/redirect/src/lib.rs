@@ -8,5 +8,16 @@
 //! Left out on purpose: which pods are enrolled (the node agent decides) and
 //! what happens to a captured connection (the proxy decides).
 
+mod live;
+mod nft;
+mod pod;
 mod readiness;
+pub mod rules;
+mod watch;
 pub mod zds;
+
+pub use live::live_connections;
+pub use nft::NftError;
+pub use pod::{Ensured, Found, RedirectError, Redirector};
+pub use rules::{Capture, Inbound, RuleSet};
+pub use watch::Changes;
