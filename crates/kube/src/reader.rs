@@ -1,4 +1,25 @@
 //! From the text of a manifest file to objects and problems.
+//!
+//! `split` cuts the text into documents, so that a broken one takes nothing with it; `tree` parses one and keeps
+//! the lines; `dispatch` finds the kind and unrolls lists; `typed` makes the object and finds unknown fields and
+//! wrong types; `say` has the words. `partial` and `glimpse` say what is known of a policy that can't be read.
+
+mod dispatch;
+mod glimpse;
+mod kinds;
+mod mesh;
+mod names;
+mod partial;
+mod path;
+mod say;
+mod schema;
+mod split;
+mod suggest;
+mod tree;
+mod typed;
+
+#[cfg(test)]
+mod tests;
 
 use crate::{Located, Object, ObjectKey, Origin, Problem};
 
@@ -27,6 +48,11 @@ pub struct Unread {
 ///
 /// Never fails: what can't be read is in [`Loaded::problems`], and the rest of the file is read all the same.
 /// `file` is only repeated in origins.
-pub fn read_manifest(_file: &str, _text: &str) -> Loaded {
-    Loaded::default()
+pub fn read_manifest(file: &str, text: &str) -> Loaded {
+    let mut loaded = Loaded::default();
+    let file = file.into();
+    for document in split::documents(text) {
+        dispatch::read_document(&file, &document, &mut loaded);
+    }
+    loaded
 }
