@@ -123,7 +123,8 @@ fn read_match(rule: usize, wire: pb::Match) -> Result<Match, Unreadable> {
         source_ips: nets(wire.source_ips).map_err(at(Field::SourceIps))?,
         not_source_ips: nets(wire.not_source_ips).map_err(at(Field::NotSourceIps))?,
         destination_ips: nets(wire.destination_ips).map_err(at(Field::DestinationIps))?,
-        not_destination_ips: nets(wire.not_destination_ips).map_err(at(Field::NotDestinationIps))?,
+        not_destination_ips: nets(wire.not_destination_ips)
+            .map_err(at(Field::NotDestinationIps))?,
         destination_ports: ports(wire.destination_ports).map_err(at(Field::DestinationPorts))?,
         not_destination_ports: ports(wire.not_destination_ports)
             .map_err(at(Field::NotDestinationPorts))?,

@@ -136,7 +136,7 @@ enum RawStringMatch {
     Exact(Arc<str>),
     Prefix(Arc<str>),
     Suffix(Arc<str>),
-    Presence(#[expect(dead_code, reason = "always an empty list")] IgnoredAny),
+    Presence(IgnoredAny),
 }
 
 impl TryFrom<RawStringMatch> for StringMatch {
