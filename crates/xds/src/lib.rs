@@ -11,11 +11,16 @@
 
 mod client;
 mod node;
+mod server;
 
 pub use client::{
     ClientConfig, ClientMetrics, Demand, DemandQueue, NoMetrics, ReceivedResource, Rejection,
     Reply, ResourceSink, Session, Termination, TypeMode, TypeSub, demand, run_client,
 };
 pub use node::Metadata;
+pub use server::{
+    Admission, AdsServer, Batch, ConnectionStatus, NoObserver, NodeInfo, NodeKind, Published,
+    Publisher, ServerObserver, TypeDelta, TypeSize, TypeStatus, TypeSync, Update,
+};
 
 pub use ambit_proto::discovery::Node;

@@ -146,6 +146,13 @@ impl Conversation {
     }
 
     fn on_wanted(&mut self, wanted: Wanted) -> Option<DeltaDiscoveryRequest> {
+        if self.waiting.len() >= WANTED {
+            self.waiting
+                .retain(|_, all| all.iter().any(|done| !done.is_closed()));
+            if self.waiting.len() >= WANTED {
+                return None; // drops `done`: its caller goes on without an answer
+            }
+        }
         let request = self.session.on_demand(&wanted.type_url, &wanted.name);
         let waiting = self.waiting.entry(wanted.name).or_default();
         waiting.retain(|done| !done.is_closed());
@@ -243,3 +250,5 @@ const BACKOFF_MAX: Duration = Duration::from_secs(15);
 const MAX_RESPONSE: usize = 200 << 20;
 /// Room for requests that the transport hasn't taken yet.
 const REQUESTS: usize = 16;
+/// Names that may be waited for at once.
+const WANTED: usize = 16_384;

@@ -133,7 +133,10 @@ impl TypeState {
             // Both at once: subscribed to nothing yet, and not wildcard.
             TypeMode::OnDemand => (star(), star()),
         };
-        let pending = self.pending.iter().map(|name| (name.clone(), String::new()));
+        let pending = self
+            .pending
+            .iter()
+            .map(|name| (name.clone(), String::new()));
         let held = self.held.iter().map(|(n, v)| (n.clone(), v.clone()));
         DeltaDiscoveryRequest {
             node: Some(node.clone()),

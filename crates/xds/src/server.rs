@@ -1,0 +1,16 @@
+//! The server half: what there is, who wants it, and what goes out next.
+
+mod body;
+mod interest;
+mod peer;
+mod publish;
+mod resource;
+mod service;
+mod status;
+mod stream;
+
+pub use peer::{Admission, NoObserver, NodeInfo, NodeKind, ServerObserver};
+pub use publish::{Batch, Published, Publisher, TypeDelta, TypeSize};
+pub use resource::Update;
+pub use service::AdsServer;
+pub use status::{ConnectionStatus, TypeStatus, TypeSync};

@@ -1,0 +1,286 @@
+//! Published resources, encoded once, and the snapshots that hold them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use rpds::{HashTrieMapSync, HashTrieSetSync};
+
+use ambit_proto::discovery::Resource as WireResource;
+
+/// One resource as its publisher gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Update {
+    /// Unique within its type.
+    pub name: String,
+    /// Changes exactly when the body does; what a client holds at the same
+    /// version isn't sent again.
+    pub version: String,
+    /// The encoded message.
+    pub body: Bytes,
+    /// Further names that clients may ask for, `network/ip` for instance.
+    pub aliases: Vec<String>,
+    /// Names of resources that bring this one along when they are asked for:
+    /// the services of a workload.
+    pub groups: Vec<String>,
+    /// The node whose proxy gets this one without asking.
+    pub home: Option<String>,
+}
+
+/// A resource in a snapshot. The wire form is shared by every subscriber.
+#[derive(Debug)]
+pub(crate) struct Resource {
+    pub(crate) name: Arc<str>,
+    pub(crate) version: Box<str>,
+    /// An encoded `envoy.service.discovery.v3.Resource` without its aliases.
+    pub(crate) wire: Bytes,
+    /// The field `aliases` alone, encoded: appended for those who ask by name.
+    pub(crate) wire_aliases: Bytes,
+    pub(crate) aliases: Box<[Arc<str>]>,
+    pub(crate) groups: Box<[Arc<str>]>,
+    pub(crate) home: Option<Arc<str>>,
+}
+
+impl Resource {
+    fn new(type_url: &str, update: Update) -> Self {
+        let shared = |names: &[String]| names.iter().map(|n| Arc::from(n.as_str())).collect();
+        let aliases = shared(&update.aliases);
+        let groups = shared(&update.groups);
+        let only_aliases = WireResource {
+            aliases: update.aliases,
+            ..WireResource::default()
+        };
+        let wire = WireResource {
+            version: update.version.clone(),
+            resource: Some(prost_types::Any {
+                type_url: type_url.to_owned(),
+                value: update.body.into(),
+            }),
+            name: update.name.clone(),
+            ..WireResource::default()
+        };
+        Self {
+            name: update.name.into(),
+            version: update.version.into(),
+            wire: wire.encode_to_vec().into(),
+            wire_aliases: only_aliases.encode_to_vec().into(),
+            aliases,
+            groups,
+            home: update.home.map(Arc::from),
+        }
+    }
+}
+
+/// Every resource of one type at one moment. A clone costs nothing.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TypeView {
+    by_name: HashTrieMapSync<Arc<str>, Arc<Resource>>,
+    by_alias: Index,
+    by_group: Index,
+    by_home: Index,
+    bytes: usize,
+}
+
+type Index = HashTrieMapSync<Arc<str>, HashTrieSetSync<Arc<str>>>;
+
+impl TypeView {
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.size()
+    }
+
+    /// Bytes of all wire forms.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.by_name.get(name)
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.by_name.keys()
+    }
+
+    /// What a key asks for: the resource of that name or those with that
+    /// alias, and everything that they bring along.
+    pub(crate) fn asked(&self, key: &str) -> Vec<Arc<Resource>> {
+        let mut found: Vec<Arc<Resource>> = match self.by_name.get(key) {
+            Some(resource) => vec![Arc::clone(resource)],
+            None => self.indexed(&self.by_alias, key).cloned().collect(),
+        };
+        for at in 0..found.len() {
+            let Some(group) = found.get(at).map(|r| Arc::clone(&r.name)) else {
+                break;
+            };
+            let members = self.indexed(&self.by_group, &group).cloned();
+            found.extend(members.collect::<Vec<_>>());
+        }
+        found
+    }
+
+    /// Names of what belongs to a node.
+    pub(crate) fn at_home(&self, node: &str) -> impl Iterator<Item = &Arc<str>> {
+        self.indexed(&self.by_home, node).map(|r| &r.name)
+    }
+
+    fn indexed<'a>(
+        &'a self,
+        index: &'a Index,
+        key: &str,
+    ) -> impl Iterator<Item = &'a Arc<Resource>> {
+        let names = index.get(key).into_iter().flat_map(|names| names.iter());
+        names.filter_map(|name| self.by_name.get(name))
+    }
+
+    /// Returns the name if anything changed.
+    pub(crate) fn put(&mut self, type_url: &str, update: Update) -> Option<Arc<str>> {
+        let resource = Arc::new(Resource::new(type_url, update));
+        if let Some(old) = self.by_name.get(&resource.name) {
+            let same = old.wire == resource.wire
+                && old.wire_aliases == resource.wire_aliases
+                && old.groups == resource.groups
+                && old.home == resource.home;
+            if same {
+                return None;
+            }
+            self.remove(&Arc::clone(&resource.name));
+        }
+        let name = Arc::clone(&resource.name);
+        for alias in &resource.aliases {
+            insert(&mut self.by_alias, alias, &name);
+        }
+        for group in &resource.groups {
+            insert(&mut self.by_group, group, &name);
+        }
+        if let Some(home) = &resource.home {
+            insert(&mut self.by_home, home, &name);
+        }
+        self.bytes += resource.wire.len();
+        self.by_name.insert_mut(Arc::clone(&name), resource);
+        Some(name)
+    }
+
+    /// Returns the name if there was such a resource.
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Arc<str>> {
+        let old = Arc::clone(self.by_name.get(name)?);
+        self.by_name.remove_mut(name);
+        self.bytes -= old.wire.len();
+        for alias in &old.aliases {
+            delete(&mut self.by_alias, alias, name);
+        }
+        for group in &old.groups {
+            delete(&mut self.by_group, group, name);
+        }
+        if let Some(home) = &old.home {
+            delete(&mut self.by_home, home, name);
+        }
+        Some(Arc::clone(&old.name))
+    }
+}
+
+fn insert(index: &mut Index, key: &Arc<str>, name: &Arc<str>) {
+    let mut names = index.get(key).cloned().unwrap_or_default();
+    names.insert_mut(Arc::clone(name));
+    index.insert_mut(Arc::clone(key), names);
+}
+
+fn delete(index: &mut Index, key: &Arc<str>, name: &str) {
+    let Some(mut names) = index.get(key).cloned() else {
+        return;
+    };
+    names.remove_mut(name);
+    if names.is_empty() {
+        index.remove_mut(key);
+    } else {
+        index.insert_mut(Arc::clone(key), names);
+    }
+}
+
+/// Every type at one moment. Immutable; a stream sends from one until its turn
+/// is over.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    /// Grows by one with each publication.
+    pub(crate) version: u64,
+    /// In the order of delivery, as the publisher was told.
+    pub(crate) types: Vec<(Arc<str>, TypeView)>,
+}
+
+impl Snapshot {
+    pub(crate) fn view(&self, type_url: &str) -> Option<&TypeView> {
+        let mut types = self.types.iter();
+        types
+            .find(|(url, _)| url.as_ref() == type_url)
+            .map(|(_, v)| v)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(name: &str, body: &str) -> Update {
+        Update {
+            name: name.into(),
+            version: body.into(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            ..Update::default()
+        }
+    }
+
+    fn names(found: &[Arc<Resource>]) -> Vec<&str> {
+        let mut names: Vec<&str> = found.iter().map(|r| r.name.as_ref()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn the_shared_wire_form_decodes_with_and_without_aliases() {
+        let mut given = update("w", "body");
+        given.aliases = vec!["/10.0.0.1".into(), "/10.0.0.2".into()];
+        let resource = Resource::new("t", given);
+        let mut bytes = resource.wire.to_vec();
+        let plain = WireResource::decode(bytes.as_slice()).unwrap();
+        assert_eq!((plain.name.as_str(), plain.aliases.len()), ("w", 0));
+        assert_eq!(plain.resource.unwrap().value, b"body");
+        bytes.extend_from_slice(&resource.wire_aliases);
+        let full = WireResource::decode(bytes.as_slice()).unwrap();
+        assert_eq!(full.aliases, ["/10.0.0.1", "/10.0.0.2"]);
+    }
+
+    #[test]
+    fn a_key_brings_what_belongs_to_it() {
+        let mut view = TypeView::default();
+        let mut service = update("shop/cart", "s");
+        service.aliases = vec!["/10.96.0.1".into()];
+        let mut pod = update("pod-a", "a");
+        pod.groups = vec!["shop/cart".into()];
+        pod.aliases = vec!["/10.0.0.1".into()];
+        let mut other = update("pod-b", "b");
+        other.home = Some("n1".into());
+        for each in [service, pod.clone(), other] {
+            view.put("t", each).unwrap();
+        }
+        let cases: [(&str, &[&str]); 5] = [
+            ("shop/cart", &["pod-a", "shop/cart"]),
+            ("/10.96.0.1", &["pod-a", "shop/cart"]),
+            ("/10.0.0.1", &["pod-a"]),
+            ("pod-b", &["pod-b"]),
+            ("/10.9.9.9", &[]),
+        ];
+        for (key, want) in cases {
+            assert_eq!(names(&view.asked(key)), want, "{key}");
+        }
+        assert_eq!(view.at_home("n1").count(), 1);
+
+        assert_eq!(view.put("t", pod.clone()), None, "nothing changed");
+        pod.groups.clear();
+        pod.aliases = vec!["/10.0.0.7".into()];
+        assert!(view.put("t", pod).is_some());
+        assert_eq!(names(&view.asked("shop/cart")), ["shop/cart"]);
+        assert!(view.asked("/10.0.0.1").is_empty());
+        view.remove("pod-a").unwrap();
+        assert!(view.asked("/10.0.0.7").is_empty());
+        assert_eq!(view.len(), 2);
+    }
+}
