@@ -1,0 +1,178 @@
+use std::process::Command;
+
+use ambit_netns::{NetNs, Netlink, require_privilege};
+use ambit_redirect::rules::{INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, ROUTE_TABLE};
+use ambit_redirect::{Capture, Redirector, RuleSet, live_connections};
+
+use crate::world::{Call, ECHO, PEER, POD, World, addr};
+
+/// Everything that redirection could leave behind.
+#[derive(Debug, PartialEq)]
+struct Trace {
+    rules: String,
+    policy: Vec<ambit_netns::PolicyRule>,
+    table: Vec<ambit_netns::TableRoute>,
+    routes: Vec<String>,
+}
+
+async fn trace(ns: &NetNs) -> Trace {
+    let (rules, routes) = ns
+        .run(|| {
+            let listing = Command::new("nft")
+                .args(["-j", "list", "ruleset"])
+                .output()
+                .unwrap();
+            let route = |file| {
+                let text: String = std::fs::read_to_string(file).unwrap();
+                // Without reference and use counts.
+                let columns = |l: &str| {
+                    let columns: Vec<_> = l.split_ascii_whitespace().collect();
+                    format!(
+                        "{:?} {}",
+                        &columns[..5.min(columns.len())],
+                        columns[columns.len() - 1]
+                    )
+                };
+                // A table that once was has a null entry for ever, as main has.
+                text.lines()
+                    .filter(|l| !l.contains("ffffffff 00000001 00000000 00200200"))
+                    .map(columns)
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            };
+            let files = [
+                "/proc/thread-self/net/route",
+                "/proc/thread-self/net/ipv6_route",
+            ];
+            (
+                String::from_utf8(listing.stdout).unwrap(),
+                files.map(route).to_vec(),
+            )
+        })
+        .unwrap();
+    let netlink = Netlink::in_ns(ns).unwrap();
+    Trace {
+        rules,
+        policy: netlink.mark_rules().await.unwrap(),
+        table: netlink.routes_in_table(ROUTE_TABLE).await.unwrap(),
+        routes,
+    }
+}
+
+#[tokio::test]
+async fn connections_live_through_enrolment_and_leaving_and_no_trace_stays() {
+    if !require_privilege("enrolment and leaving") {
+        return;
+    }
+    let world = World::new().await;
+    let (pod, peer) = (world.pod.ns(), world.peer.ns());
+    let redirector = Redirector::new();
+    let before = trace(pod).await;
+    let mut plain = Vec::new();
+    for (own, other) in POD.into_iter().zip(PEER) {
+        plain.push(Call::dial(pod, addr(other, ECHO)).await.unwrap());
+        plain.push(Call::dial(peer, addr(own, ECHO)).await.unwrap());
+    }
+    assert_eq!(live_connections(pod).await.unwrap(), 0);
+
+    // Enrolled: what was there goes on directly, what is new is captured.
+    let proxy = world.proxy();
+    redirector
+        .ensure(pod, &RuleSet::Capture(Capture::default()))
+        .await
+        .unwrap();
+    for call in &mut plain {
+        assert!(call.works().await, "a connection from before the enrolment");
+    }
+    assert_eq!(world.take_captured(), []);
+    let mut carried = Vec::new();
+    for (own, other) in POD.into_iter().zip(PEER) {
+        carried.push(Call::dial(pod, addr(other, ECHO)).await.unwrap());
+        carried.push(Call::dial(peer, addr(own, ECHO)).await.unwrap());
+    }
+    assert_eq!(
+        world
+            .take_captured()
+            .iter()
+            .map(|c| c.0)
+            .collect::<Vec<_>>(),
+        [
+            OUTBOUND_PORT,
+            INBOUND_PLAINTEXT_PORT,
+            OUTBOUND_PORT,
+            INBOUND_PLAINTEXT_PORT
+        ]
+    );
+    // Outbound one socket a flow, inbound two: the caller's and the spoofed one.
+    assert_eq!(live_connections(pod).await.unwrap(), 6);
+
+    // Leaving: new ones go direct at once, carried ones are carried on.
+    redirector.ensure(pod, &RuleSet::Drain).await.unwrap();
+    for (own, other) in POD.into_iter().zip(PEER) {
+        assert!(
+            Call::dial(pod, addr(other, ECHO))
+                .await
+                .unwrap()
+                .works()
+                .await
+        );
+        assert!(
+            Call::dial(peer, addr(own, ECHO))
+                .await
+                .unwrap()
+                .works()
+                .await
+        );
+    }
+    assert_eq!(world.take_captured(), []);
+    for call in carried.iter_mut().chain(&mut plain) {
+        assert!(call.works().await);
+    }
+    assert_eq!(live_connections(pod).await.unwrap(), 6);
+    drop(carried);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    while live_connections(pod).await.unwrap() > 0 {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "closed connections still count"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+
+    // Left.
+    redirector.remove(pod).await.unwrap();
+    proxy.cancel();
+    for call in &mut plain {
+        assert!(call.works().await, "a connection from before the enrolment");
+    }
+    assert_eq!(trace(pod).await, before);
+    redirector.remove(pod).await.unwrap();
+}
+
+#[tokio::test]
+async fn carried_connections_survive_a_rewrite_of_the_rules() {
+    if !require_privilege("rewriting rules") {
+        return;
+    }
+    let world = World::new().await;
+    let (pod, peer) = (world.pod.ns(), world.peer.ns());
+    let _proxy = world.proxy();
+    let redirector = Redirector::new();
+    let wanted = RuleSet::Capture(Capture::default());
+    redirector.ensure(pod, &wanted).await.unwrap();
+    let mut carried = Vec::new();
+    for (own, other) in POD.into_iter().zip(PEER) {
+        carried.push(Call::dial(pod, addr(other, ECHO)).await.unwrap());
+        carried.push(Call::dial(peer, addr(own, ECHO)).await.unwrap());
+    }
+    let changed = RuleSet::Capture(Capture {
+        dns: true,
+        ..Capture::default()
+    });
+    for rules in [&changed, &RuleSet::Drain, &wanted] {
+        redirector.ensure(pod, rules).await.unwrap();
+        for call in &mut carried {
+            assert!(call.works().await, "{rules:?}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Redirection in real namespaces, with a proxy of a few lines.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod capture;
+mod leave;
+mod repair;
+mod world;
