@@ -1,1 +1,19 @@
-//! End-to-end: the demo, the scenarios, the benchmark.
+//! End to end: a cluster of network namespaces that runs Ambit's real programs
+//! from Kubernetes manifests.
+//!
+//! Plays what surrounds the mesh: the kubelet (namespaces, addresses,
+//! readiness, the CNI call), kube-proxy (virtual addresses for pods outside of
+//! the mesh) and the token issuer. The mesh itself is the real programs only.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "indexing a JSON value answers null"
+)]
+
+pub mod cluster;
+pub mod kubelet;
+pub mod kubeproxy;
+pub mod manifests;
+pub mod programs;
+pub mod scrape;
+
+pub use cluster::{Cluster, Options};

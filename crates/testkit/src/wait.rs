@@ -1,6 +1,5 @@
 //! Waiting for something to become true, with a bound.
 
-use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -10,11 +9,7 @@ use tokio::time::Instant;
 ///
 /// # Errors
 /// The last failure, if it never succeeded.
-pub async fn eventually<T, F, R>(what: &str, attempt: F) -> Result<T>
-where
-    F: FnMut() -> R,
-    R: Future<Output = Result<T>>,
-{
+pub async fn eventually<T>(what: &str, attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     eventually_within(Duration::from_secs(20), what, attempt).await
 }
 
@@ -22,11 +17,11 @@ where
 ///
 /// # Errors
 /// The last failure, if it never succeeded.
-pub async fn eventually_within<T, F, R>(bound: Duration, what: &str, mut attempt: F) -> Result<T>
-where
-    F: FnMut() -> R,
-    R: Future<Output = Result<T>>,
-{
+pub async fn eventually_within<T>(
+    bound: Duration,
+    what: &str,
+    mut attempt: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
     let deadline = Instant::now() + bound;
     loop {
         let error = match attempt().await {
