@@ -241,10 +241,9 @@ impl ServerCertVerifier for NameOrAlternative {
             .inner
             .verify_server_cert(end_entity, intermediates, name, ocsp, now);
         match (&first, &self.alternative) {
-            (Err(error), Some(alternative)) if is_wrong_name(error) => {
-                self.inner
-                    .verify_server_cert(end_entity, intermediates, alternative, ocsp, now)
-            }
+            (Err(error), Some(alternative)) if is_wrong_name(error) => self
+                .inner
+                .verify_server_cert(end_entity, intermediates, alternative, ocsp, now),
             _ => first,
         }
     }
