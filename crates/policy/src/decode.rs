@@ -176,3 +176,6 @@ fn accounts(wire: Vec<pb::ServiceAccountMatch>) -> Vec<ServiceAccountMatch> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

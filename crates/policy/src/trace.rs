@@ -161,3 +161,47 @@ impl Tracer for DecisionLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Attrs, Match, PolicySet, Rule, Scope, evaluate_with};
+
+    #[test]
+    fn dry_runs_are_told_and_decide_nothing() {
+        let policy = |name: &str, action, dry_run, rules| Authorization {
+            key: name.parse().unwrap(),
+            scope: Scope::Global,
+            action,
+            rules,
+            dry_run,
+        };
+        let never = vec![Rule {
+            clauses: vec![crate::Clause {
+                matches: vec![Match::default()],
+            }],
+        }];
+        let deny = policy("a/deny", Action::Deny, true, vec![Rule::default()]);
+        let allow = policy("a/allow", Action::Allow, true, never);
+        let mut set = PolicySet::default();
+        set.push(&deny);
+        set.push(&allow);
+        let attrs = Attrs {
+            source_ip: [10, 0, 0, 1].into(),
+            destination: ([10, 0, 0, 2], 80).into(),
+            peer: None,
+        };
+        let mut trace = Trace::default();
+        assert!(evaluate_with(&set, &attrs, &mut trace).is_allow());
+        assert_eq!(
+            trace.lines,
+            [
+                "rule 0 of a/deny matches",
+                "dry-run DENY policy a/deny matches",
+                "rule 0 of a/allow does not match",
+                "dry-run ALLOW policy a/allow does not match",
+                "no dry-run ALLOW policy matches: it would be denied",
+            ]
+        );
+    }
+}
