@@ -11,6 +11,7 @@
 mod live;
 mod nft;
 mod pod;
+mod probe;
 mod readiness;
 pub mod rules;
 mod watch;
@@ -19,5 +20,6 @@ pub mod zds;
 pub use live::live_connections;
 pub use nft::NftError;
 pub use pod::{Ensured, Found, RedirectError, Redirector};
+pub use probe::Probes;
 pub use rules::{Capture, Inbound, RuleSet};
 pub use watch::Changes;

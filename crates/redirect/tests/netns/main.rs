@@ -10,5 +10,6 @@
 
 mod capture;
 mod leave;
+mod probes;
 mod repair;
 mod world;
