@@ -278,7 +278,10 @@ impl Cluster {
     }
 
     /// Applies the scenario's objects and runs its pods.
-    async fn start_scenario(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// What went wrong with an object or a pod.
+    pub async fn start_scenario(&mut self) -> Result<()> {
         let (pods, others): (Vec<_>, Vec<_>) = Manifests::read_scenario(&self.options.scenario)?
             .into_iter()
             .partition(|object| object["kind"] == "Pod");

@@ -10,9 +10,11 @@
 )]
 
 pub mod cluster;
+pub mod demo;
 pub mod kubelet;
 pub mod kubeproxy;
 pub mod manifests;
+pub mod privilege;
 pub mod programs;
 pub mod scrape;
 
