@@ -68,6 +68,14 @@ pub enum Reach {
     Targets(Vec<PolicyTargetReference>),
 }
 
+impl BrokenPolicy {
+    /// Whether the policy's own name couldn't be read, so that its key is made of its file and document.
+    pub fn is_unnamed(&self) -> bool {
+        // No name that Kubernetes accepts has a bracket.
+        self.key.name.starts_with('(')
+    }
+}
+
 impl Object {
     /// What it is called.
     pub fn key(&self) -> ObjectKey {

@@ -10,9 +10,9 @@ use serde::Serialize;
 pub struct Origin {
     /// The file as the reader was told, for example a path or `-`.
     pub file: Arc<str>,
-    /// Which document of the file, from 1.
+    /// Which document of the file, from 1; 0 for the file as a whole.
     pub document: usize,
-    /// Which line of the file, from 1.
+    /// Which line of the file, from 1; 0 for the file as a whole.
     pub line: usize,
 }
 
@@ -26,10 +26,13 @@ impl Origin {
     }
 }
 
-/// `file:line`.
+/// `file:line`, or `file` when it is about the file as a whole.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}", self.file),
+        }
     }
 }
 

@@ -30,8 +30,8 @@ pub struct Loaded {
     pub objects: Vec<Located<Object>>,
     /// What is wrong or doubtful, in the order of the file.
     pub problems: Vec<Problem>,
-    /// Documents (or items of lists) of which nothing could be put in force. Broken policies aren't here: they are
-    /// among the objects.
+    /// Documents (or items of lists) of which nothing could be put in force. Broken policies are among the objects
+    /// instead, and here as well only when their names can't be read.
     pub unread: Vec<Unread>,
 }
 

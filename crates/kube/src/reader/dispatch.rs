@@ -103,6 +103,12 @@ fn read_malformed(
             let unnamed = unnamed(&origin, &format!("{}-{index}", document.index));
             let why = format!("not well-formed at line {line}: {why}");
             let broken = partial::policy(seen.kind, &seen.value, &unnamed, why);
+            if key.is_none() {
+                loaded.unread.push(Unread {
+                    key: None,
+                    origin: origin.clone(),
+                });
+            }
             loaded
                 .objects
                 .push(Located::new(Object::Broken(Arc::new(broken)), origin));
@@ -379,6 +385,12 @@ impl Item<'_> {
             .map_or_else(String::new, ToString::to_string);
         let key = if kind.is_policy() {
             let broken = partial::policy(kind, value, &unnamed(&self.origin, &self.label), why);
+            if broken.is_unnamed() {
+                loaded.unread.push(Unread {
+                    key: None,
+                    origin: self.origin.clone(),
+                });
+            }
             let key = broken.key.clone();
             let lines = self.field_lines(kind);
             let object = Object::Broken(Arc::new(broken));
