@@ -20,7 +20,7 @@ pub struct Batch {
 pub struct TypeDelta {
     /// For example `type.googleapis.com/istio.workload.Address`.
     pub type_url: String,
-    /// New and changed resources.
+    /// New and changed resources. Each is sent, even one that is as it was.
     pub changed: Vec<Update>,
     /// Names of resources that are gone.
     pub removed: Vec<String>,
@@ -108,8 +108,9 @@ impl Publisher {
                 tracing::error!(type_url = delta.type_url, "publication of an unknown type");
                 continue;
             };
-            names.extend(delta.removed.iter().filter_map(|name| view.remove(name)));
-            names.extend(delta.changed.into_iter().filter_map(|u| view.put(url, u)));
+            let removed = delta.removed.iter().filter_map(|name| view.remove(name));
+            names.extend(removed.map(|resource| Arc::clone(&resource.name)));
+            names.extend(delta.changed.into_iter().map(|u| view.put(url, u)));
         }
         if !first && touched.iter().all(Vec::is_empty) {
             return self.published(next.version - 1, &touched);

@@ -132,19 +132,14 @@ impl TypeView {
         names.filter_map(|name| self.by_name.get(name))
     }
 
-    /// Returns the name if anything changed.
-    pub(crate) fn put(&mut self, type_url: &str, update: Update) -> Option<Arc<str>> {
-        let resource = Arc::new(Resource::new(type_url, update));
-        if let Some(old) = self.by_name.get(&resource.name) {
-            let same = old.wire == resource.wire
-                && old.wire_aliases == resource.wire_aliases
-                && old.groups == resource.groups
-                && old.home == resource.home;
-            if same {
-                return None;
-            }
-            self.remove(&Arc::clone(&resource.name));
+    /// Returns the name. Whatever is put is sent: a publisher may have reasons
+    /// to send a resource again that are not in it. So that clients which are
+    /// away now get it too, its version changes even then.
+    pub(crate) fn put(&mut self, type_url: &str, mut update: Update) -> Arc<str> {
+        if let Some(old) = self.remove(&update.name) {
+            update.version = version_after(&old.version, update.version);
         }
+        let resource = Arc::new(Resource::new(type_url, update));
         let name = Arc::clone(&resource.name);
         for alias in &resource.aliases {
             insert(&mut self.by_alias, alias, &name);
@@ -157,11 +152,11 @@ impl TypeView {
         }
         self.bytes += resource.wire.len();
         self.by_name.insert_mut(Arc::clone(&name), resource);
-        Some(name)
+        name
     }
 
-    /// Returns the name if there was such a resource.
-    pub(crate) fn remove(&mut self, name: &str) -> Option<Arc<str>> {
+    /// Returns what was removed, if there was such a resource.
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Arc<Resource>> {
         let old = Arc::clone(self.by_name.get(name)?);
         self.by_name.remove_mut(name);
         self.bytes -= old.wire.len();
@@ -174,7 +169,20 @@ impl TypeView {
         if let Some(home) = &old.home {
             delete(&mut self.by_home, home, name);
         }
-        Some(Arc::clone(&old.name))
+        Some(old)
+    }
+}
+
+/// `new`, or the next of `new.2`, `new.3` and so on if `old` was that already.
+fn version_after(old: &str, new: String) -> String {
+    let again = match old.strip_prefix(new.as_str()) {
+        Some("") => Some(1),
+        Some(rest) => rest.strip_prefix('.').and_then(|n| n.parse::<u64>().ok()),
+        None => None,
+    };
+    match again {
+        Some(times) if !new.is_empty() => format!("{new}.{}", times + 1),
+        _ => new,
     }
 }
 
@@ -249,6 +257,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_put_again_has_another_version() {
+        let mut view = TypeView::default();
+        let mut seen = Vec::new();
+        for body in ["a", "a", "a", "b", "a"] {
+            view.put("t", update("x", body));
+            seen.push(view.named("x").unwrap().version.to_string());
+        }
+        assert_eq!(seen, ["a", "a.2", "a.3", "b", "a"]);
+    }
+
+    #[test]
     fn a_key_brings_what_belongs_to_it() {
         let mut view = TypeView::default();
         let mut service = update("shop/cart", "s");
@@ -259,7 +278,7 @@ mod tests {
         let mut other = update("pod-b", "b");
         other.home = Some("n1".into());
         for each in [service, pod.clone(), other] {
-            view.put("t", each).unwrap();
+            view.put("t", each);
         }
         let cases: [(&str, &[&str]); 5] = [
             ("shop/cart", &["pod-a", "shop/cart"]),
@@ -273,10 +292,9 @@ mod tests {
         }
         assert_eq!(view.at_home("n1").count(), 1);
 
-        assert_eq!(view.put("t", pod.clone()), None, "nothing changed");
         pod.groups.clear();
         pod.aliases = vec!["/10.0.0.7".into()];
-        assert!(view.put("t", pod).is_some());
+        view.put("t", pod);
         assert_eq!(names(&view.asked("shop/cart")), ["shop/cart"]);
         assert!(view.asked("/10.0.0.1").is_empty());
         view.remove("pod-a").unwrap();

@@ -26,7 +26,7 @@ async fn a_change_is_one_resource_on_the_wire() {
     let client = world.client(both(), None);
     eventually("ready", || client.readiness.is_ready()).await;
     client.seen.take_log();
-    world.publish(vec![delta(ADDRESS, &[("a", "1"), ("b", "2")], &[])]);
+    world.publish(vec![delta(ADDRESS, &[("b", "2")], &[])]);
     eventually("b changed", || client.seen.held(ADDRESS)["b"] == "2").await;
     assert_eq!(client.seen.take_log(), ["b"]);
     eventually("synced", || {
