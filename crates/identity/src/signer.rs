@@ -59,7 +59,7 @@ pub enum FetchError {
     #[error(transparent)]
     Sign(#[from] SignError),
     /// The request couldn't be made.
-    #[error("certificate request")]
+    #[error("certificate request: {0}")]
     Csr(#[from] CsrError),
     /// What the CA gave can't be used.
     #[error("the certificate authority's answer is not usable: {0}")]
@@ -67,6 +67,12 @@ pub enum FetchError {
     /// The source took too long.
     #[error("no certificate within {0:?}")]
     Timeout(Duration),
+    /// The certificate is past its end already: one of the two clocks is wrong.
+    #[error("the certificate that came has expired already")]
+    AlreadyExpired,
+    /// The source has a bug; it is asked again like one that failed.
+    #[error("the source of certificates panicked")]
+    Panicked,
 }
 
 /// Anything that yields SVIDs: a CA with our own keys ([`CsrSource`]), later
