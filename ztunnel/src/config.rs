@@ -18,7 +18,7 @@ use std::time::Duration;
 use ambit_runtime::Env;
 use ambit_types::wire;
 
-pub use proxy_config::ProxyConfig;
+pub use proxy_config::{Metadata as ProxyMetadata, ProxyConfig};
 pub use reader::{ConfigError, Problem};
 pub use types::{
     Endpoint, Http2Config, Keepalive, Limits, Listen, LocalXds, Mode, Node, PodConfig, Root, Token,
@@ -76,8 +76,8 @@ pub struct Config {
     pub stats_port: u16,
     /// `TLS12_ENABLED`.
     pub tls12: bool,
-    /// `COMPLIANCE_POLICY`.
-    pub compliance_policy: Option<String>,
+    /// `COMPLIANCE_POLICY=pqc`.
+    pub post_quantum: bool,
     /// `RUST_LOG`.
     pub log_filter: String,
     /// `LOG_FORMAT=json`.
@@ -87,7 +87,7 @@ pub struct Config {
     /// What happens to a policy that a workload names and nobody sent.
     pub unknown_policy: UnknownPolicy,
     /// Node metadata for the control plane.
-    pub proxy_metadata: proxy_config::Metadata,
+    pub proxy_metadata: ProxyMetadata,
 }
 
 impl Config {
@@ -134,7 +134,7 @@ impl Config {
             admin_port: document.proxy_admin_port.unwrap_or(wire::ADMIN_PORT),
             stats_port: document.stats_port.unwrap_or(wire::STATS_PORT),
             tls12: r.or("TLS12_ENABLED", false, boolean),
-            compliance_policy: r.text("COMPLIANCE_POLICY"),
+            post_quantum: r.text("COMPLIANCE_POLICY").as_deref() == Some("pqc"),
             log_filter: r.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             log_json: r.text("LOG_FORMAT").as_deref() == Some("json"),
             authz_info_logging: r.or("AUTHZ_POLICY_INFO_LOGGING", false, boolean),
@@ -181,12 +181,6 @@ impl Config {
                 "revocation lists are not checked yet, so it may not be set",
             );
         }
-        if self.compliance_policy.is_some() {
-            r.problem(
-                "COMPLIANCE_POLICY",
-                "is not applied yet, so it may not be set",
-            );
-        }
         if self.http2.connection_window <= self.http2.stream_window {
             r.problem(
                 "HTTP2_CONNECTION_WINDOW_SIZE",
@@ -209,9 +203,6 @@ impl Config {
         }
         if self.socks5 {
             said.push("SOCKS5 (UNSTABLE_ENABLE_SOCKS5) is not built yet: port 15080 stays closed");
-        }
-        if self.tls12 {
-            said.push("TLS 1.2 (TLS12_ENABLED) is not built yet: TLS 1.3 only");
         }
         said
     }

@@ -117,6 +117,7 @@ impl Config {
             "ipv6Enabled": pod.ipv6,
             "enableEnhancedBaggage": pod.response_baggage,
             "tls12Enabled": self.tls12,
+            "postQuantum": self.post_quantum,
             "ambitMaxHalfOpen": limits.half_open,
             "ambitHandshakeTimeout": duration(limits.handshake),
             "ambitWorkloadWait": duration(limits.workload),

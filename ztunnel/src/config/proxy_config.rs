@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::reader::Reader;
 
 /// Node metadata: names without their prefix.
-pub(crate) type Metadata = BTreeMap<String, Value>;
+pub type Metadata = BTreeMap<String, Value>;
 
 /// What both documents may hold. Keys that belong to other readers of the
 /// same document are theirs, so unknown ones are left alone.

@@ -88,7 +88,6 @@ fn single_values_and_their_rules() {
         ("FAKE_CA", "true"),
         ("XDS_ON_DEMAND", "true"),
         ("CRL_PATH", "/crl"),
-        ("COMPLIANCE_POLICY", "pqc"),
         ("ENABLE_PROXY", "false"),
         ("PROXY_MODE", "both"),
         ("AMBIT_UNKNOWN_POLICY", "allow"),
@@ -105,7 +104,12 @@ fn single_values_and_their_rules() {
 
 #[test]
 fn control_plane_addresses() {
-    let cases: [(&[(&str, &str)], Option<&str>, Option<&str>); 5] = [
+    type Case = (
+        &'static [(&'static str, &'static str)],
+        Option<&'static str>,
+        Option<&'static str>,
+    );
+    let cases: [Case; 5] = [
         (
             &[("KUBERNETES_SERVICE_HOST", "10.0.0.1")],
             Some("https://istiod.istio-system.svc:15012"),

@@ -1,0 +1,198 @@
+//! HBONE ingress, port 15008 (`ztunnel-contract` 3.3).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ambit_hbone::{self as hbone, Baggage, InboundStream, ServerConnection, serve_tls};
+use ambit_state::{Authority, View};
+use ambit_types::{Direction, SpiffeId};
+use tokio::net::TcpStream;
+
+use crate::copy::copy;
+use crate::error::FlowError;
+use crate::flow::OpenFlow;
+use crate::pod::PodProxy;
+use crate::report::{Carrier, Claimed, Facts, Original, Source};
+use crate::{connect, decide};
+
+/// One connection of a peer proxy: TLS, then a task for each of its streams.
+pub(crate) async fn serve(proxy: Arc<PodProxy>, stream: TcpStream, src: SocketAddr) {
+    let _open = proxy.node.sockets.accepted(Direction::Inbound);
+    let local = match proxy.accepted_on(&stream) {
+        Ok(local) => local,
+        Err(error) => return proxy.refuse_unnamed(Direction::Inbound, src, error),
+    };
+    let connection = match Box::pin(handshake(&proxy, stream)).await {
+        Ok(connection) => connection,
+        Err(error) => return proxy.refuse(Direction::Inbound, src, local, &error),
+    };
+    let peer = Arc::new(Peer {
+        src,
+        local,
+        id: connection.peer().clone(),
+    });
+    streams(&proxy, connection, &peer).await;
+}
+
+/// What all streams of one connection have in common.
+struct Peer {
+    src: SocketAddr,
+    local: SocketAddr,
+    id: SpiffeId,
+}
+
+async fn handshake(proxy: &PodProxy, stream: TcpStream) -> Result<ServerConnection, FlowError> {
+    let local = proxy.identify().destination().await?;
+    let id = local
+        .identity()
+        .ok_or_else(|| FlowError::NoIdentity(local.uid.clone()))?;
+    let svid = proxy.node.certs.svid(id).await?;
+    Ok(serve_tls(stream, &svid, &proxy.hbone, &proxy.gate).await?)
+}
+
+/// Streams until the peer or a drain ends the connection.
+async fn streams(proxy: &Arc<PodProxy>, mut connection: ServerConnection, peer: &Arc<Peer>) {
+    let mut draining = false;
+    loop {
+        let next = tokio::select! {
+            biased;
+            _ = proxy.drain.started(), if !draining => {
+                draining = true;
+                connection.drain();
+                continue;
+            }
+            next = connection.next() => next,
+        };
+        match next {
+            Some(Ok(stream)) => {
+                let task = serve_stream(Arc::clone(proxy), stream, Arc::clone(peer));
+                proxy.connections.spawn("inbound", Box::pin(task));
+            }
+            Some(Err(error)) => {
+                let error = FlowError::Request(error);
+                proxy.refuse(Direction::Inbound, peer.src, peer.local, &error);
+            }
+            None => return,
+        }
+    }
+}
+
+/// One CONNECT, start to finish.
+async fn serve_stream(proxy: Arc<PodProxy>, stream: InboundStream, peer: Arc<Peer>) {
+    let accepted = Instant::now();
+    // Boxed: what setting up needs isn't kept while bytes flow.
+    let flow = match Box::pin(open(&proxy, &stream, &peer, accepted)).await {
+        Ok(flow) => flow,
+        Err(error) => {
+            stream.reject(error.reason().connect_status());
+            return proxy.refuse(Direction::Inbound, peer.src, peer.local, &error);
+        }
+    };
+    let (tunnel, app) = match Box::pin(admit(&proxy, &flow)).await {
+        Ok(app) => match stream.accept(answer(&proxy, &flow).as_deref()) {
+            Ok(tunnel) => (tunnel, app),
+            Err(error) => return flow.end(Err(FlowError::Answer(error))),
+        },
+        Err(error) => {
+            stream.reject(error.reason().connect_status());
+            return flow.end(Err(error));
+        }
+    };
+    let end = copy(flow.flow(), tunnel, app).await;
+    flow.end(end);
+}
+
+/// Knows the pod and the port, and registers the flow.
+async fn open(
+    proxy: &PodProxy,
+    stream: &InboundStream,
+    peer: &Peer,
+    accepted: Instant,
+) -> Result<OpenFlow, FlowError> {
+    let local = proxy.identify().destination().await?;
+    let view = proxy.node.state.view();
+    let authority = authority(&stream.authority);
+    let dial = decide::inbound(&view, &local, peer.local.ip(), &authority)?;
+    let host = stream
+        .forwarded
+        .as_ref()
+        .and_then(|forwarded| forwarded.host.as_deref());
+    let service = decide::meant_service(&view, &local, host, dial.port());
+    let facts = Facts {
+        direction: Direction::Inbound,
+        carrier: Carrier::Hbone,
+        src: peer.src,
+        dst: peer.local,
+        actual: dial,
+        original: host.map_or(Original::Unknown, |host| Original::Host(host.into())),
+        authority: Some(authority.to_string().into()),
+        source: source(proxy, &view, stream, peer),
+        source_id: Some(peer.id.clone()),
+        destination: Some(local),
+        service,
+        accepted,
+    };
+    Ok(proxy.flows.open(facts, &proxy.node.telling))
+}
+
+/// Authorizes, then dials the application with the client's address.
+async fn admit(proxy: &PodProxy, flow: &OpenFlow) -> Result<TcpStream, FlowError> {
+    proxy.authorize(flow)?;
+    let facts = &flow.flow().facts;
+    tokio::select! {
+        biased;
+        () = flow.flow().was_cut() => Err(FlowError::PolicyClosed),
+        dialled = connect::application(proxy, facts.src.ip(), facts.actual) => dialled,
+    }
+}
+
+/// Who opened a stream: the workload at the peer's address if it is the one
+/// that TLS proved, or else what its baggage says, for labels only.
+fn source(proxy: &PodProxy, view: &View, stream: &InboundStream, peer: &Peer) -> Source {
+    let known = view.workload_at(&proxy.node.network, peer.src.ip());
+    if let Some(workload) = known
+        && workload.identity() == Some(&peer.id)
+    {
+        return Source::Known(Arc::clone(workload));
+    }
+    match &stream.baggage {
+        Some(baggage) if proxy.node.response_baggage => {
+            Source::Claimed(Box::new(Claimed::from(baggage)))
+        }
+        Some(_) | None => Source::Unknown,
+    }
+}
+
+/// The authority in the terms of the view.
+fn authority(of: &hbone::Authority) -> Authority {
+    match of {
+        hbone::Authority::Addr(addr) => Authority::Address(*addr),
+        hbone::Authority::Host { host, port } => Authority::Host {
+            host: host.as_str().into(),
+            port: *port,
+        },
+    }
+}
+
+/// Baggage of the 200: the workload that answers.
+fn answer(proxy: &PodProxy, flow: &OpenFlow) -> Option<String> {
+    match &flow.flow().facts.destination {
+        Some(local) if proxy.node.response_baggage => Some(connect::baggage(local).to_string()),
+        _ => None,
+    }
+}
+
+impl From<&Baggage> for Claimed {
+    fn from(baggage: &Baggage) -> Self {
+        Self {
+            cluster: baggage.cluster_id.as_str().into(),
+            namespace: baggage.namespace.as_str().into(),
+            workload: baggage.workload_name.as_str().into(),
+            service: baggage.canonical_name.as_str().into(),
+            revision: baggage.canonical_revision.as_str().into(),
+            region: baggage.region.as_str().into(),
+            zone: baggage.zone.as_str().into(),
+        }
+    }
+}

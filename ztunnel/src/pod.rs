@@ -1,0 +1,139 @@
+//! One pod's proxy on one data thread: the context of every path.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ambit_hbone::{HandshakeGate, HboneConfig, Pool};
+use ambit_net::{Listener, PodSockets};
+use ambit_redirect::zds::WorkloadInfo;
+use ambit_runtime::{DrainWatch, Scope};
+use ambit_state::Workload;
+use ambit_types::Direction;
+use tokio::net::TcpStream;
+
+use crate::accept::accept_loop;
+use crate::authorize;
+use crate::error::FlowError;
+use crate::flow::{Flows, OpenFlow, refuse};
+use crate::identify::Identify;
+use crate::node::Node;
+use crate::{inbound, outbound, passthrough};
+
+/// Everything that a connection of this pod may need on this thread.
+pub(crate) struct PodProxy {
+    pub(crate) node: Arc<Node>,
+    pub(crate) pod: WorkloadInfo,
+    pub(crate) sockets: PodSockets,
+    /// Clients' addresses are kept towards the application.
+    pub(crate) keeps_source: bool,
+    pub(crate) pool: Pool,
+    pub(crate) flows: Arc<Flows>,
+    pub(crate) hbone: HboneConfig,
+    /// Bounds the handshakes of this thread, all its pods together.
+    pub(crate) gate: HandshakeGate,
+    /// Owns the connections; a drain waits for them.
+    pub(crate) connections: Scope,
+    pub(crate) drain: DrainWatch,
+}
+
+/// The three listeners of a pod on one data thread.
+pub(crate) struct Listeners {
+    pub(crate) outbound: Listener,
+    pub(crate) passthrough: Listener,
+    pub(crate) hbone: Listener,
+}
+
+impl PodProxy {
+    /// Starts to accept; every task belongs to the pod's scopes.
+    pub(crate) fn run(self: &Arc<Self>, listeners: Listeners, background: &Scope) {
+        let proxy = Arc::clone(self);
+        let drain = || self.drain.clone();
+        background.spawn(
+            "keep authorized",
+            authorize::keep_authorized(Arc::clone(self)),
+        );
+        // Boxed futures: a connection's task is as large as its path and no larger.
+        let serve = move |stream, peer| {
+            let task = outbound::serve(Arc::clone(&proxy), stream, peer);
+            proxy.connections.spawn("outbound", Box::pin(task));
+        };
+        self.connections
+            .spawn("accept", accept_loop(listeners.outbound, drain(), serve));
+        let proxy = Arc::clone(self);
+        let serve = move |stream, peer| {
+            let task = passthrough::serve(Arc::clone(&proxy), stream, peer);
+            proxy.connections.spawn("passthrough", Box::pin(task));
+        };
+        self.connections
+            .spawn("accept", accept_loop(listeners.passthrough, drain(), serve));
+        let proxy = Arc::clone(self);
+        let serve = move |stream, peer| {
+            let task = inbound::serve(Arc::clone(&proxy), stream, peer);
+            proxy.connections.spawn("hbone", Box::pin(task));
+        };
+        self.connections
+            .spawn("accept", accept_loop(listeners.hbone, drain(), serve));
+    }
+
+    /// Who this pod is.
+    pub(crate) fn identify(&self) -> Identify<'_> {
+        Identify {
+            state: &self.node.state,
+            pod: &self.pod,
+            control_plane: &self.node.control_plane,
+            bound: self.node.limits.workload,
+        }
+    }
+
+    /// The pod's workload, if it is known at this moment.
+    pub(crate) fn local_now(&self) -> Option<Arc<Workload>> {
+        let WorkloadInfo {
+            name,
+            namespace,
+            service_account,
+        } = &self.pod;
+        self.node
+            .state
+            .view()
+            .local_workload(name, namespace, service_account)
+            .cloned()
+    }
+
+    /// Asks the policies, by a view that is newer than the flow's registration.
+    pub(crate) fn authorize(&self, flow: &OpenFlow) -> Result<(), FlowError> {
+        let view = self.node.state.view();
+        let flow = flow.flow();
+        let local = self.local_now().or_else(|| flow.facts.destination.clone());
+        match local {
+            Some(local) => authorize::authorize(&view, &local, flow, self),
+            None => Err(FlowError::PolicyClosed),
+        }
+    }
+
+    /// Refuses a connection whose ends were never known.
+    pub(crate) fn refuse(
+        &self,
+        direction: Direction,
+        src: SocketAddr,
+        dst: SocketAddr,
+        error: &FlowError,
+    ) {
+        refuse(&self.node.telling, direction, src, dst, error);
+    }
+
+    /// Refuses a connection that can't even say where it was going.
+    pub(crate) fn refuse_unnamed(
+        &self,
+        direction: Direction,
+        src: SocketAddr,
+        error: std::io::Error,
+    ) {
+        let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
+        self.refuse(direction, src, unspecified, &FlowError::Accepted(error));
+    }
+
+    /// The address that a tunnel's connection was accepted on.
+    pub(crate) fn accepted_on(&self, stream: &TcpStream) -> std::io::Result<SocketAddr> {
+        stream.local_addr().map(ambit_types::canonical_socket)
+    }
+}

@@ -1,0 +1,241 @@
+//! Starts and stops the proxy of a pod on every data thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit_hbone::{HboneConfig, Pool};
+use ambit_net::{BoundListener, ListenOptions, PodSockets};
+use ambit_netns::{NetNs, NsId};
+use ambit_runtime::{DrainWatch, Scope};
+use ambit_types::wire;
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use crate::certificates::pod_identity;
+use crate::enrol::{CertificateWait, Pod, Proxies, StartError, Started};
+use crate::flow::Flows;
+use crate::node::{FlowDirectory, Node};
+use crate::pod::{Listeners, PodProxy};
+use crate::threads::DataThread;
+
+/// Makes pod proxies.
+pub(crate) struct PodStarter {
+    pub(crate) node: Arc<Node>,
+    pub(crate) threads: Vec<DataThread>,
+    /// The recipe for sockets, without a namespace.
+    pub(crate) sockets: PodSockets,
+    pub(crate) hbone: HboneConfig,
+    pub(crate) directory: FlowDirectory,
+    /// Connections of all pods; a drain waits for them.
+    pub(crate) connections: Scope,
+    /// Everything else of all pods; ends with the process.
+    pub(crate) background: Scope,
+    pub(crate) drain: DrainWatch,
+    pub(crate) trust_domain: Arc<str>,
+}
+
+/// The scopes of one pod.
+pub(crate) struct RunningPod {
+    connections: Scope,
+    background: Scope,
+}
+
+impl Proxies for PodStarter {
+    type Ns = NetNs;
+    type Running = RunningPod;
+
+    fn ns_id(ns: &NetNs) -> NsId {
+        ns.id()
+    }
+
+    async fn start(
+        &mut self,
+        pod: &Pod<NetNs>,
+        wait: CertificateWait,
+    ) -> Result<Started<RunningPod>, StartError> {
+        let sockets = PodSockets {
+            netns: Some(pod.ns.clone()),
+            ..self.sockets.clone()
+        };
+        let bound = self.bind(&sockets)?;
+        let running = RunningPod {
+            connections: self.connections.child("pod connections"),
+            background: self.background.child("pod background"),
+        };
+        if let Err(error) = self.spread(pod, &sockets, bound, &running).await {
+            running.cancel();
+            self.directory.remove(&pod.uid);
+            return Err(error);
+        }
+        let certified = self.certify(pod, wait).await;
+        Ok(Started { running, certified })
+    }
+
+    fn stop(&mut self, pod: &Pod<NetNs>, running: RunningPod) {
+        self.directory.remove(&pod.uid);
+        running.cancel();
+    }
+}
+
+impl RunningPod {
+    fn cancel(&self) {
+        self.connections.cancel();
+        self.background.cancel();
+    }
+}
+
+/// The three bound ports of one data thread.
+struct Bound {
+    outbound: BoundListener,
+    passthrough: BoundListener,
+    hbone: BoundListener,
+}
+
+impl PodStarter {
+    /// Binds every port once per data thread, on this thread: from here on the
+    /// kernel queues connections, and an error is known before anything runs.
+    fn bind(&self, sockets: &PodSockets) -> Result<Vec<Bound>, StartError> {
+        let captured = ListenOptions::default();
+        let hbone = ListenOptions {
+            keepalive: false,
+            ..captured
+        };
+        let mut all: Vec<Bound> = Vec::with_capacity(self.threads.len());
+        for _ in &self.threads {
+            let next = match all.first() {
+                Some(first) if !sockets.port_reuse => first.try_clone()?,
+                _ => Bound {
+                    outbound: sockets.bind(wire::OUTBOUND_PORT, captured)?,
+                    passthrough: sockets.bind(wire::INBOUND_PASSTHROUGH_PORT, captured)?,
+                    hbone: sockets.bind(wire::HBONE_PORT, hbone)?,
+                },
+            };
+            all.push(next);
+        }
+        Ok(all)
+    }
+
+    /// Hands each thread its listeners and waits until all have them.
+    async fn spread(
+        &self,
+        pod: &Pod<NetNs>,
+        sockets: &PodSockets,
+        bound: Vec<Bound>,
+        running: &RunningPod,
+    ) -> Result<(), StartError> {
+        let mut flows = Vec::new();
+        let mut answers = Vec::new();
+        for (thread, bound) in self.threads.iter().zip(bound) {
+            let (tell, told) = oneshot::channel();
+            let on_thread = OnThread {
+                node: Arc::clone(&self.node),
+                pod: pod.info.clone(),
+                sockets: sockets.clone(),
+                hbone: self.hbone.clone(),
+                flows: Arc::new(Flows::default()),
+                thread: thread.clone(),
+                connections: running.connections.clone(),
+                background: running.background.clone(),
+                drain: self.drain.clone(),
+            };
+            flows.push(Arc::clone(&on_thread.flows));
+            running
+                .background
+                .spawn_on(&thread.runtime, "start pod", async move {
+                    // Nobody listens only if the start was given up meanwhile.
+                    let _ = tell.send(on_thread.start(bound));
+                });
+            answers.push(told);
+        }
+        self.directory.insert(&pod.uid, flows);
+        for (index, told) in answers.into_iter().enumerate() {
+            match tokio::time::timeout(THREAD_ANSWER, told).await {
+                Ok(Ok(started)) => started?,
+                Ok(Err(_)) | Err(_) => return Err(StartError::Thread(index)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the pod's certificate fetched, and perhaps waits for it.
+    async fn certify(&self, pod: &Pod<NetNs>, wait: CertificateWait) -> bool {
+        let view = self.node.state.view();
+        let Some(id) = pod_identity(&view, &self.trust_domain, &pod.info) else {
+            return true;
+        };
+        self.node.certs.prefetch(&id);
+        if wait == CertificateWait::No {
+            return true;
+        }
+        let bound = self.node.limits.add_certificate;
+        match tokio::time::timeout(bound, self.node.certs.svid(&id)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => {
+                debug!(%id, %error, "no first certificate");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// What one data thread needs to serve a pod.
+struct OnThread {
+    node: Arc<Node>,
+    pod: ambit_redirect::zds::WorkloadInfo,
+    sockets: PodSockets,
+    hbone: HboneConfig,
+    flows: Arc<Flows>,
+    thread: DataThread,
+    connections: Scope,
+    background: Scope,
+    drain: DrainWatch,
+}
+
+impl OnThread {
+    fn start(self, bound: Bound) -> Result<(), StartError> {
+        let register = |listener: BoundListener, port| {
+            listener
+                .register()
+                .map_err(|source| StartError::Register { port, source })
+        };
+        let listeners = Listeners {
+            outbound: register(bound.outbound, wire::OUTBOUND_PORT)?,
+            passthrough: register(bound.passthrough, wire::INBOUND_PASSTHROUGH_PORT)?,
+            hbone: register(bound.hbone, wire::HBONE_PORT)?,
+        };
+        let pool = Pool::new(self.hbone.clone(), self.sockets.clone(), &self.background);
+        let proxy = Arc::new(PodProxy {
+            node: self.node,
+            pod: self.pod,
+            keeps_source: listeners.hbone.is_transparent(),
+            sockets: self.sockets,
+            pool,
+            flows: self.flows,
+            hbone: self.hbone,
+            gate: self.thread.gate,
+            connections: self.connections,
+            drain: self.drain,
+        });
+        proxy.run(listeners, &self.background);
+        Ok(())
+    }
+}
+
+impl Bound {
+    fn try_clone(&self) -> Result<Self, StartError> {
+        let clone = |listener: &BoundListener, port| {
+            listener
+                .try_clone()
+                .map_err(|source| StartError::Register { port, source })
+        };
+        Ok(Self {
+            outbound: clone(&self.outbound, wire::OUTBOUND_PORT)?,
+            passthrough: clone(&self.passthrough, wire::INBOUND_PASSTHROUGH_PORT)?,
+            hbone: clone(&self.hbone, wire::HBONE_PORT)?,
+        })
+    }
+}
+
+/// A data thread answers at once unless something is badly wrong.
+const THREAD_ANSWER: Duration = Duration::from_secs(2);
