@@ -1,0 +1,154 @@
+//! The compiler: changes in, deltas out, and questions about what is in force.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ambit_kube::{Change, ObjectKey, Problem};
+use ambit_types::NamespacedName;
+
+use crate::derive::{self, claims};
+use crate::dirty::{Dirty, Unit};
+use crate::ingest::Ingest;
+use crate::outputs::Outputs;
+use crate::store::Store;
+use crate::vips::Vips;
+use crate::{Delta, Diagnostic, Settings, Snapshot, Status};
+
+/// Turns objects into what proxies need, one change at a time.
+///
+/// Every output is a function of the objects that are in force, so any order of changes ends in the same state. The
+/// exceptions are deliberate: a policy, and a mesh configuration, that can't be used keeps its last good form, and
+/// that depends on what was there before.
+#[derive(Debug)]
+pub struct Compiler {
+    store: Store,
+    outputs: Outputs,
+    vips: Vips,
+    problems: Vec<Problem>,
+}
+
+/// What is known of a pod, for whoever must judge its requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodRecord {
+    /// `metadata.uid`.
+    pub uid: Arc<str>,
+    /// `default` where the manifest names none.
+    pub service_account: Arc<str>,
+    /// Empty until it is scheduled.
+    pub node: Arc<str>,
+    /// Phase `Succeeded` or `Failed`.
+    pub terminal: bool,
+}
+
+impl Compiler {
+    /// A compiler that knows no object yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            store: Store::new(settings),
+            outputs: Outputs::default(),
+            vips: Vips::default(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Takes changes in and gives what they make of the output, all at once.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Delta {
+        let mut dirty = Dirty::default();
+        let mut new_problems = false;
+        for change in changes {
+            let mut ingest = Ingest {
+                store: &mut self.store,
+                dirty: &mut dirty,
+            };
+            match change {
+                Change::Apply(object) => ingest.apply(object),
+                Change::Delete(key) => ingest.delete(&key),
+                Change::Redirection {
+                    namespace,
+                    name,
+                    uid,
+                    state,
+                } => ingest.redirection(NamespacedName::new(namespace, name), uid, state),
+                Change::Problems(problems) => {
+                    new_problems |= self.problems != problems;
+                    self.problems = problems;
+                }
+                Change::Synced => {}
+            }
+        }
+        self.derive(dirty);
+        let mut delta = self.outputs.delta();
+        delta.diagnostics |= new_problems;
+        delta
+    }
+
+    fn derive(&mut self, mut dirty: Dirty) {
+        while let Some((unit, sending)) = dirty.pop() {
+            if let Unit::Host(host) = &unit {
+                // Hosts sort before addresses, so each address is looked at once, after all of its hosts.
+                for net in self.vips.replace(host, claims(&self.store, host)) {
+                    dirty.mark(Unit::Vip(net));
+                }
+            }
+            let output = derive::derive(&self.store, &self.vips, &unit);
+            self.outputs.replace(&unit, output, sending);
+        }
+    }
+
+    /// Everything that is in force, by name.
+    pub fn snapshot(&self) -> Snapshot {
+        self.outputs.snapshot()
+    }
+
+    /// What is wrong or doubtful: the source's problems and the compiler's own, in the order of object and place.
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        let mut all: Vec<_> = self
+            .problems
+            .iter()
+            .chain(self.outputs.diagnostics())
+            .cloned()
+            .collect();
+        all.sort_by(|a, b| {
+            let order = |d: &Diagnostic| (d.origin.clone(), d.key.clone(), d.code, d.field.clone());
+            order(a).cmp(&order(b))
+        });
+        all
+    }
+
+    /// The status of each object that has one.
+    pub fn statuses(&self) -> &BTreeMap<ObjectKey, Status> {
+        self.outputs.statuses()
+    }
+
+    /// The trust domain that holds.
+    pub fn trust_domain(&self) -> &Arc<str> {
+        &self.store.mesh.trust_domain
+    }
+
+    /// The namespace whose policies hold for the whole mesh.
+    pub fn root_namespace(&self) -> &Arc<str> {
+        &self.store.mesh.root_namespace
+    }
+
+    /// A pod, whether or not it has an address.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<PodRecord> {
+        let pod = &self.store.space(namespace)?.pods.get(name)?.object;
+        Some(PodRecord {
+            uid: Arc::clone(&pod.uid),
+            service_account: pod.account().into(),
+            node: Arc::clone(&pod.node),
+            terminal: pod.terminal,
+        })
+    }
+
+    /// Whether a pod of this identity runs, or is about to run, on a node.
+    pub fn identity_runs_on_node(&self, namespace: &str, account: &str, node: &str) -> bool {
+        let pods = self.store.pods_on_node.get(node).into_iter().flatten();
+        let mut pods = pods.filter(|pod| *pod.namespace == *namespace);
+        pods.any(|at| {
+            let space = self.store.space(namespace);
+            let pod = space.and_then(|space| space.pods.get(&at.name));
+            pod.is_some_and(|pod| !pod.object.terminal && pod.object.account() == account)
+        })
+    }
+}

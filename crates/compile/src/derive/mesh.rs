@@ -1,0 +1,49 @@
+//! Diagnostics on mesh configurations; what they set reaches everything else directly.
+
+use ambit_kube::{MeshConfig, ObjectKey};
+use std::sync::Arc;
+
+use crate::about::About;
+use crate::codes;
+use crate::outputs::Output;
+use crate::store::Store;
+
+/// What is wrong with a mesh configuration.
+pub(super) fn config(store: &Store, key: &ObjectKey) -> Output {
+    let Some(object) = store.mesh_configs.get(key) else {
+        return Output::default();
+    };
+    let about: About<'_, Arc<MeshConfig>> = About { key, object };
+    let mut diagnostics = Vec::new();
+    let chosen = store.chosen_mesh_config();
+    if chosen.is_some_and(|chosen| chosen != key) {
+        let message = "there is another mesh configuration, which is used instead";
+        let warning = about.warning(codes::MESH_NOT_USED, "", message);
+        diagnostics.push(warning.remedy("keep one"));
+    } else {
+        if let Some(fault) = &store.mesh_fault {
+            let message = "not usable; the last good configuration, or the default, stays in force";
+            let error = about.error(codes::MESH_VALUE, &fault.bad.field, message);
+            diagnostics.push(
+                error
+                    .value(&fault.bad.value)
+                    .remedy(format!("write {}", fault.wanted)),
+            );
+        }
+        let (fixed, written) = (
+            &store.settings.trust_domain,
+            &object.object.spec.trust_domain,
+        );
+        if let (Some(fixed), Some(written)) = (fixed, written)
+            && **fixed != **written
+        {
+            let message = format!("the certificate authority signs for {fixed}, which holds");
+            let warning = about.warning(codes::MESH_NOT_USED, "trustDomain", message);
+            diagnostics.push(warning.value(written).remedy("give both one trust domain"));
+        }
+    }
+    Output {
+        diagnostics,
+        ..Output::default()
+    }
+}

@@ -1,0 +1,258 @@
+//! Policies on the wire, their statuses, and what is wrong with them (`control-plane-contract` 4).
+
+use std::collections::BTreeSet;
+
+use ambit_kube::Problem;
+use ambit_proto::security::{Action, Authorization, Scope};
+
+use super::hints::idle;
+use crate::about::About;
+use crate::codes;
+use crate::output::AuthorizationResource;
+use crate::outputs::Output;
+use crate::policy::{
+    Enforced, Kept, L7, NotEnforced, Peer, Policy, Reach, port_policy, sent_name,
+    static_strict as strict_policy,
+};
+use crate::status::{Condition, ConditionKind, Reason, Status};
+use crate::store::{PolicyEntry, Store};
+
+/// An AuthorizationPolicy.
+pub(super) fn authorization(store: &Store, about: About<'_, PolicyEntry>) -> Output {
+    let PolicyEntry { kept, generation } = &about.object.object;
+    let policy = kept.in_force();
+    let mut diagnostics = refusal(&about, kept);
+    let authorizations = match policy {
+        Policy::Enforced(enforced) => {
+            let message = message(store, &about, enforced);
+            vec![AuthorizationResource::new(&message)]
+        }
+        Policy::NotEnforced(_) => Vec::new(),
+    };
+    if kept.faults().is_empty() {
+        diagnostics.extend(match policy {
+            Policy::Enforced(enforced) => omissions(&about, enforced),
+            Policy::NotEnforced(why) => Some(not_enforced(&about, *why)),
+        });
+    }
+    if let Some(selector) = policy.selector().filter(|selector| !selector.is_empty()) {
+        let code = (codes::POLICY_SELECTS_NOTHING, "spec.selector.matchLabels");
+        diagnostics.extend(idle(store, &about, code, selector));
+    }
+    Output {
+        authorizations,
+        status: Some(status(kept, *generation)),
+        diagnostics,
+        ..Output::default()
+    }
+}
+
+fn message(store: &Store, about: &About<'_, PolicyEntry>, policy: &Enforced) -> Authorization {
+    let namespace = &about.key.namespace;
+    let scope = match policy.reach {
+        Reach::Selected(_) => Scope::WorkloadSelector,
+        Reach::All if *namespace == store.mesh.root_namespace => Scope::Global,
+        Reach::All | Reach::Namespace => Scope::Namespace,
+    };
+    Authorization {
+        name: sent_name(&about.key.name),
+        namespace: namespace.to_string(),
+        scope: scope.into(),
+        action: policy.action.into(),
+        rules: policy.rules.clone(),
+        dry_run: policy.dry_run,
+        ..Authorization::default()
+    }
+}
+
+/// A PeerAuthentication: a policy of its own where ports differ.
+pub(super) fn peer(store: &Store, about: About<'_, Kept<Peer>>) -> Output {
+    let kept = &about.object.object;
+    let policy = kept.in_force();
+    let mut diagnostics = refusal(&about, kept);
+    if let Some(selector) = policy.reach.selector() {
+        let code = (codes::SELECTS_NOTHING, "spec.selector.matchLabels");
+        diagnostics.extend(idle(store, &about, code, selector));
+    }
+    let (namespace, name) = (&*about.key.namespace, &*about.key.name);
+    let selects = policy.reach.selector().is_some();
+    let levels = store.peer_levels(namespace);
+    let message = selects
+        .then(|| port_policy(namespace, name, policy, levels))
+        .flatten();
+    Output {
+        authorizations: message.iter().map(AuthorizationResource::new).collect(),
+        diagnostics,
+        ..Output::default()
+    }
+}
+
+/// The policy that STRICT workloads share, while there is any PeerAuthentication.
+pub(super) fn static_strict(store: &Store) -> Output {
+    let message = store
+        .has_peers()
+        .then(|| strict_policy(&store.mesh.root_namespace));
+    Output {
+        authorizations: message.iter().map(AuthorizationResource::new).collect(),
+        ..Output::default()
+    }
+}
+
+/// Why a policy is refused, and what holds instead.
+fn refusal<T, K>(about: &About<'_, T>, kept: &Kept<K>) -> Vec<Problem> {
+    let faults = kept.faults().iter();
+    // What the reader of manifests couldn't read, it has told.
+    let read = faults.filter(|fault| !fault.field.is_empty());
+    let mut told: Vec<_> = read
+        .map(|fault| {
+            let error = about.error(codes::POLICY_VALUE, &fault.field, fault.wrong.as_str());
+            error.value(&fault.value).remedy(fault.remedy)
+        })
+        .collect();
+    let remedy = "correct the policy";
+    told.extend(match kept {
+        Kept::Good(_) => None,
+        Kept::LastGood { .. } => {
+            let message = "the policy is refused as it is written now; its last good form stays in force";
+            Some(about.warning(codes::POLICY_LAST_GOOD, "", message).remedy(remedy))
+        }
+        Kept::Closed { .. } => {
+            let message = "the policy is refused and no good form of it is known: what it selects is closed until it is corrected";
+            Some(about.error(codes::POLICY_CLOSED, "", message).remedy(remedy))
+        }
+    });
+    told
+}
+
+fn omissions(about: &About<'_, PolicyEntry>, policy: &Enforced) -> Option<Problem> {
+    let l7 = policy.l7.as_ref()?;
+    let warning = about.warning(codes::POLICY_L7, &l7.field, omission(policy.action, l7));
+    let value = list(&l7.found);
+    Some(warning.value(&value).remedy(
+        "attach rules on HTTP to a waypoint with targetRefs, or use conditions on connections only",
+    ))
+}
+
+/// What leaving out HTTP attributes means, in one sentence.
+fn omission(action: Action, l7: &L7) -> String {
+    let found = list(&l7.found);
+    match action {
+        Action::Allow => format!(
+            "ztunnel can't see HTTP: the rules that use it allow nothing, which is more restrictive (found: {found})"
+        ),
+        Action::Deny if l7.no_effect => format!(
+            "ztunnel can't see HTTP: rules that use nothing else have no effect there (found: {found})"
+        ),
+        Action::Deny => format!(
+            "ztunnel can't see HTTP: that part of the rules is left out, so that more is denied (found: {found})"
+        ),
+    }
+}
+
+fn not_enforced(about: &About<'_, PolicyEntry>, why: NotEnforced) -> Problem {
+    let (field, message, remedy) = match why {
+        NotEnforced::Targets => (
+            "spec.targetRefs",
+            "the policy attaches to a waypoint, and waypoints aren't served yet: it isn't enforced"
+                .to_owned(),
+            "select workloads by label for what node proxies can enforce",
+        ),
+        NotEnforced::Action(action) => (
+            "spec.action",
+            format!("{action} is beyond the node proxy: the policy isn't enforced"),
+            "use ALLOW or DENY",
+        ),
+        NotEnforced::DryRun => (
+            "metadata.annotations.istio.io/dry-run",
+            "dry runs are switched off: the policy isn't sent".to_owned(),
+            "remove the annotation to enforce the policy, or switch dry runs on",
+        ),
+    };
+    about
+        .error(codes::POLICY_NOT_ENFORCED, field, message)
+        .remedy(remedy)
+}
+
+fn status(kept: &Kept<Policy>, generation: Option<i64>) -> Status {
+    let kind = match kept.in_force() {
+        Policy::NotEnforced(NotEnforced::Targets) => ConditionKind::WaypointAccepted,
+        Policy::Enforced(_) | Policy::NotEnforced(_) => ConditionKind::ZtunnelAccepted,
+    };
+    let (status, reason, message) = match kept {
+        Kept::Good(policy) => judged(policy),
+        Kept::LastGood { faults, .. } => {
+            let message = format!("{}; the last good form stays in force", worst(faults));
+            (false, Reason::Invalid, message)
+        }
+        Kept::Closed { faults, closed } => {
+            let held = match closed {
+                Policy::Enforced(_) => {
+                    "no good form is known, so everything that it selects is denied"
+                }
+                Policy::NotEnforced(_) => "no good form is known, and nothing is enforced",
+            };
+            (false, Reason::Invalid, format!("{}; {held}", worst(faults)))
+        }
+    };
+    Status {
+        conditions: vec![Condition {
+            kind,
+            status,
+            reason,
+            message,
+            observed_generation: generation,
+        }],
+    }
+}
+
+fn judged(policy: &Policy) -> (bool, Reason, String) {
+    match policy {
+        Policy::Enforced(Enforced { l7: None, .. }) => {
+            (true, Reason::Accepted, "attached to ztunnel".to_owned())
+        }
+        Policy::Enforced(Enforced {
+            l7: Some(l7),
+            action,
+            ..
+        }) => (true, Reason::UnsupportedValue, omission(*action, l7)),
+        Policy::NotEnforced(NotEnforced::Targets) => (
+            false,
+            Reason::AncestorNotBound,
+            "no waypoint serves the target".to_owned(),
+        ),
+        Policy::NotEnforced(NotEnforced::Action(action)) => (
+            false,
+            Reason::UnsupportedValue,
+            format!("ztunnel doesn't know the action {action}"),
+        ),
+        Policy::NotEnforced(NotEnforced::DryRun) => (
+            false,
+            Reason::UnsupportedValue,
+            "ztunnel isn't asked to evaluate dry runs".to_owned(),
+        ),
+    }
+}
+
+/// The first fault, in one line, and how many more there are.
+fn worst(faults: &[crate::policy::Fault]) -> String {
+    let Some(first) = faults.first() else {
+        return String::new();
+    };
+    let more = match faults.len() {
+        1 => String::new(),
+        n => format!(" (and {} more)", n - 1),
+    };
+    if first.field.is_empty() {
+        return format!("{}{more}", first.wrong);
+    }
+    let value = &first.value;
+    format!(
+        "{} = {value:?}: {}; {}{more}",
+        first.field, first.wrong, first.remedy
+    )
+}
+
+fn list(found: &BTreeSet<String>) -> String {
+    let found: Vec<_> = found.iter().map(String::as_str).collect();
+    found.join(", ")
+}

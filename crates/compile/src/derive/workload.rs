@@ -1,0 +1,365 @@
+//! Workloads: from pods, WorkloadEntries, endpoints of ServiceEntries and of slices (`control-plane-contract` 2).
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ambit_kube::{Redirection, WorkloadEntrySpec};
+use ambit_proto::workload::{
+    Locality as WireLocality, NetworkMode, TunnelProtocol, Workload, WorkloadStatus, WorkloadType,
+};
+use ambit_types::{DEFAULT_TRUST_DOMAIN, Locality, NamespacedName};
+use bytes::Bytes;
+
+use super::hints::{hints, idle};
+use super::members;
+use crate::about::About;
+use crate::codes;
+use crate::input::{
+    Labels, Pod, ServiceEntry, Slice, Visibility, WorkloadEntry, canonical_name,
+    canonical_revision, parse_ip, speaks_hbone,
+};
+use crate::output::{AddressResource, Diagnostic};
+use crate::outputs::Output;
+use crate::status::{Condition, ConditionKind, Reason, Status};
+use crate::store::Store;
+
+/// A pod's workload, captured or not; none while it has no address, and none once it is over.
+pub(super) fn pod(store: &Store, about: About<'_, Pod>) -> Output {
+    let (key, pod) = (about.key, &about.object.object);
+    let mut diagnostics = hints(&about, &pod.hints);
+    if let Err(bad) = &pod.addresses {
+        let message = "not an address, so the pod isn't part of the mesh";
+        let told = about.error(codes::BAD_ADDRESS, &bad.field, message);
+        diagnostics.push(told.value(&bad.value).remedy("write an IP address"));
+    }
+    let at = NamespacedName::new(Arc::clone(&key.namespace), Arc::clone(&key.name));
+    let message = pod.is_endpoint().then(|| pod_workload(store, &at, pod));
+    Output {
+        addresses: message.map(AddressResource::workload).into_iter().collect(),
+        diagnostics,
+        ..Output::default()
+    }
+}
+
+fn pod_workload(store: &Store, at: &NamespacedName, pod: &Pod) -> Workload {
+    let (namespace, cluster) = (&*at.namespace, &store.settings.cluster_id);
+    let captured = store.redirection(at, &pod.uid) == Redirection::Enabled;
+    let addresses = pod.addresses.as_deref().unwrap_or_default();
+    let locality = store.nodes.get(&pod.node);
+    Workload {
+        uid: format!("{cluster}//Pod/{at}"),
+        name: at.name.to_string(),
+        addresses: addresses.iter().map(octets).collect(),
+        service_account: pod.service_account.to_string(),
+        node: pod.node.to_string(),
+        locality: locality.and_then(wire_locality),
+        status: health(pod.healthy),
+        network_mode: if pod.host_network {
+            NetworkMode::HostNetwork.into()
+        } else {
+            NetworkMode::Standard.into()
+        },
+        services: members::of_pod(store, at, pod),
+        ..described(store, namespace, &pod.labels, &pod.workload_name, captured)
+    }
+}
+
+/// A WorkloadEntry's workload.
+pub(super) fn workload_entry(store: &Store, about: About<'_, WorkloadEntry>) -> Output {
+    let (key, entry) = (about.key, &about.object.object);
+    let (cluster, namespace) = (&store.settings.cluster_id, &*key.namespace);
+    let mut diagnostics = hints(&about, &entry.hints);
+    diagnostics.extend(unplaced(&about, "spec.address", &entry.spec));
+    let uid = format!(
+        "{cluster}/networking.istio.io/WorkloadEntry/{namespace}/{}",
+        key.name
+    );
+    let base = described(store, namespace, &entry.labels, &entry.workload_name, false);
+    let message = placed(&entry.spec, base).map(|base| Workload {
+        uid,
+        name: key.name.to_string(),
+        services: members::of_workload_entry(store, namespace, &entry.labels, &entry.spec),
+        ..base
+    });
+    Output {
+        addresses: message.map(AddressResource::workload).into_iter().collect(),
+        diagnostics,
+        ..Output::default()
+    }
+}
+
+/// The workloads of a ServiceEntry, its status, and what is wrong with it; its services belong to its hosts.
+pub(super) fn service_entry(store: &Store, about: About<'_, ServiceEntry>) -> Output {
+    let (key, entry) = (about.key, &about.object.object);
+    let mut diagnostics = entry_diagnostics(store, &about);
+    let hosts: Vec<_> = if store.is_sent(&key.namespace, entry) {
+        store.hosts_of(&key.namespace, &key.name, entry).collect()
+    } else {
+        Vec::new()
+    };
+    let mut addresses = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (at, spec) in entry.endpoints.iter().enumerate() {
+        let field = format!("spec.endpoints[{at}].address");
+        diagnostics.extend(unplaced(&about, &field, spec));
+        if !seen.insert(&spec.address) {
+            let message = "another endpoint of the entry has this address and holds";
+            let told = about.warning(codes::SHARED_ENDPOINT, &field, message);
+            diagnostics.push(told.value(&spec.address).remedy("remove one of them"));
+        } else if entry.selector.is_none() && !hosts.is_empty() {
+            addresses.extend(endpoint(store, &about, spec, &hosts));
+        }
+    }
+    if entry.endpoints.is_empty() && entry.selector.is_none() && entry.asks_dns() {
+        for host in hosts.iter().filter(|host| !host.starts_with('*')) {
+            let spec = WorkloadEntrySpec {
+                address: host.to_string(),
+                ..WorkloadEntrySpec::default()
+            };
+            addresses.extend(endpoint(store, &about, &spec, &[host]));
+        }
+    }
+    Output {
+        addresses: addresses
+            .into_iter()
+            .map(AddressResource::workload)
+            .collect(),
+        status: visibility_status(store, &key.namespace, entry),
+        diagnostics,
+        ..Output::default()
+    }
+}
+
+fn endpoint(
+    store: &Store,
+    about: &About<'_, ServiceEntry>,
+    spec: &WorkloadEntrySpec,
+    hosts: &[&Arc<str>],
+) -> Option<Workload> {
+    let (key, entry) = (about.key, &about.object.object);
+    let (cluster, namespace) = (&store.settings.cluster_id, &*key.namespace);
+    let uid = format!(
+        "{cluster}/networking.istio.io/ServiceEntry/{namespace}/{}/{}",
+        key.name, spec.address
+    );
+    let ports = members::ports_of_endpoint(entry, spec);
+    let services = hosts
+        .iter()
+        .map(|host| (format!("{namespace}/{host}"), ports.clone()));
+    let base = described(store, namespace, &entry.labels, &key.name, false);
+    Some(Workload {
+        uid,
+        name: key.name.to_string(),
+        services: services.collect(),
+        ..placed(spec, base)?
+    })
+}
+
+/// The endpoints of a slice that are no pods.
+pub(super) fn slice(store: &Store, about: About<'_, Slice>) -> Output {
+    let (key, slice) = (about.key, &about.object.object);
+    let Some(service) = members::service_of_slice(store, &key.namespace, slice) else {
+        return Output::default();
+    };
+    let (cluster, namespace) = (&store.settings.cluster_id, &*key.namespace);
+    let host = store.hostname(namespace, &slice.service);
+    let ports = members::ports_of_slice(service, slice);
+    let workloads = slice.endpoints.iter().filter_map(|endpoint| {
+        let uid = format!(
+            "{cluster}/discovery.k8s.io/EndpointSlice/{namespace}/{}/{}",
+            key.name,
+            endpoint.first()?
+        );
+        Some(Workload {
+            uid,
+            name: key.name.to_string(),
+            addresses: endpoint.addresses.iter().map(octets).collect(),
+            status: health(endpoint.ready),
+            network_mode: NetworkMode::HostNetwork.into(),
+            services: [(format!("{namespace}/{host}"), ports.clone())].into(),
+            ..common(store, namespace)
+        })
+    });
+    Output {
+        addresses: workloads.map(AddressResource::workload).collect(),
+        ..Output::default()
+    }
+}
+
+/// What every workload of a namespace has.
+fn common(store: &Store, namespace: &str) -> Workload {
+    let domain = &*store.mesh.trust_domain;
+    Workload {
+        namespace: namespace.to_owned(),
+        network: store.network().to_owned(),
+        trust_domain: if domain == DEFAULT_TRUST_DOMAIN {
+            String::new()
+        } else {
+            domain.to_owned()
+        },
+        cluster_id: store.settings.cluster_id.to_string(),
+        ..Workload::default()
+    }
+}
+
+/// What every workload with labels has.
+fn described(
+    store: &Store,
+    namespace: &str,
+    labels: &Labels,
+    workload_name: &str,
+    captured: bool,
+) -> Workload {
+    let native = speaks_hbone(labels);
+    Workload {
+        tunnel_protocol: if native || captured {
+            TunnelProtocol::Hbone.into()
+        } else {
+            TunnelProtocol::None.into()
+        },
+        native_tunnel: native,
+        canonical_name: canonical_name(labels, workload_name).to_owned(),
+        canonical_revision: canonical_revision(labels).to_owned(),
+        workload_type: WorkloadType::Pod.into(),
+        workload_name: workload_name.to_owned(),
+        authorization_policies: store.policies_for(namespace, labels),
+        ..common(store, namespace)
+    }
+}
+
+/// A workload with the place that an entry gives it; none where nothing can be dialled.
+fn placed(spec: &WorkloadEntrySpec, base: Workload) -> Option<Workload> {
+    let ip = parse_ip(&spec.address);
+    if ip.is_none() && !is_dialable_name(&spec.address) {
+        return None;
+    }
+    let mut parts = spec.locality.split('/').map(Arc::from);
+    let mut part = || parts.next().unwrap_or_else(|| "".into());
+    let locality = Locality {
+        region: part(),
+        zone: part(),
+        subzone: part(),
+    };
+    Some(Workload {
+        addresses: ip.iter().map(octets).collect(),
+        hostname: if ip.is_some() {
+            String::new()
+        } else {
+            spec.address.clone()
+        },
+        network: if spec.network.is_empty() {
+            base.network
+        } else {
+            spec.network.clone()
+        },
+        service_account: spec.service_account.clone(),
+        locality: wire_locality(&locality),
+        capacity: (spec.weight > 0).then_some(spec.weight),
+        ..base
+    })
+}
+
+/// Nothing, for a workload behind a gateway, or a name that DNS may know.
+fn is_dialable_name(address: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    address.chars().all(plain) && !address.starts_with('.')
+}
+
+fn unplaced<T>(about: &About<'_, T>, field: &str, spec: &WorkloadEntrySpec) -> Option<Diagnostic> {
+    if parse_ip(&spec.address).is_some() || is_dialable_name(&spec.address) {
+        return None;
+    }
+    let message = "neither an address nor a DNS name, so the endpoint isn't sent";
+    let told = about.error(codes::BAD_ADDRESS, field, message);
+    Some(
+        told.value(&spec.address)
+            .remedy("write an IP address or a DNS name"),
+    )
+}
+
+fn entry_diagnostics(store: &Store, about: &About<'_, ServiceEntry>) -> Vec<Diagnostic> {
+    let (key, entry) = (about.key, &about.object.object);
+    let mut told = hints(about, &entry.hints);
+    if let Err(bad) = &entry.addresses {
+        let message = "neither an address nor a block, so the whole entry isn't sent";
+        let error = about.error(codes::BAD_ADDRESS, &bad.field, message);
+        told.push(
+            error
+                .value(&bad.value)
+                .remedy("write an address, or a block such as 10.0.0.0/8"),
+        );
+    }
+    for bad in &entry.bad_hosts {
+        let error = about.error(
+            codes::BAD_HOST,
+            &bad.field,
+            "not a host name that can be used here",
+        );
+        let remedy = "write a DNS name; *.NAME only with resolution NONE, STATIC or DYNAMIC_DNS";
+        told.push(error.value(&bad.value).remedy(remedy));
+    }
+    if let Some(selector) = &entry.selector {
+        let code = (codes::SELECTS_NOTHING, "spec.workloadSelector.labels");
+        told.extend(idle(store, about, code, selector));
+    }
+    if store.is_sent(&key.namespace, entry) {
+        for host in &entry.hosts {
+            let kept = store.hosts_of(&key.namespace, &key.name, entry);
+            if !kept.into_iter().any(|kept| kept == host) {
+                let message =
+                    "the host belongs to a Service or an older ServiceEntry of the namespace";
+                let warning = about.warning(codes::HOST_TAKEN, "spec.hosts", message);
+                told.push(
+                    warning
+                        .value(host)
+                        .remedy("remove the host here, or the other object"),
+                );
+            }
+        }
+    }
+    told
+}
+
+fn visibility_status(store: &Store, namespace: &str, entry: &ServiceEntry) -> Option<Status> {
+    if !store.mesh.restricts_visibility() {
+        return None;
+    }
+    let message = match store.visibility(namespace) {
+        Visibility::Public => "visible to all namespaces",
+        Visibility::Namespace => "visible to its own namespace only",
+        Visibility::Hidden => "visible to nobody",
+    };
+    Some(Status {
+        conditions: vec![Condition {
+            kind: ConditionKind::VisibilityApplied,
+            status: true,
+            reason: Reason::Applied,
+            message: message.to_owned(),
+            observed_generation: entry.generation,
+        }],
+    })
+}
+
+fn wire_locality(locality: &Locality) -> Option<WireLocality> {
+    (!locality.is_empty()).then(|| WireLocality {
+        region: locality.region.to_string(),
+        zone: locality.zone.to_string(),
+        subzone: locality.subzone.to_string(),
+    })
+}
+
+fn health(healthy: bool) -> i32 {
+    if healthy {
+        WorkloadStatus::Healthy.into()
+    } else {
+        WorkloadStatus::Unhealthy.into()
+    }
+}
+
+fn octets(ip: &IpAddr) -> Bytes {
+    match ip {
+        IpAddr::V4(ip) => Bytes::copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => Bytes::copy_from_slice(&ip.octets()),
+    }
+}

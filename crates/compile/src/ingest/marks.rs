@@ -1,0 +1,221 @@
+//! What depends on what: from a thing that changes to the units that read it.
+
+use std::sync::Arc;
+
+use ambit_kube::{Kind, ObjectKey};
+use ambit_types::NamespacedName;
+
+use crate::dirty::{Dirty, Unit};
+use crate::input::Labels;
+use crate::store::{Space, Store};
+
+/// Marks dependants, by what is in the store.
+pub(super) struct Marks<'a> {
+    pub(super) store: &'a Store,
+    pub(super) dirty: &'a mut Dirty,
+}
+
+impl Marks<'_> {
+    /// A pod that may or may not be there.
+    pub(super) fn pod(&mut self, pod: &NamespacedName) {
+        let (namespace, name) = (Arc::clone(&pod.namespace), Arc::clone(&pod.name));
+        self.dirty
+            .object(ObjectKey::new(Kind::Pod, namespace, name));
+    }
+
+    /// Pods and WorkloadEntries of a namespace with these labels.
+    pub(super) fn selected(&mut self, namespace: &Arc<str>, selector: &Labels) {
+        self.each_selected(namespace, selector, |dirty, key| dirty.object(key));
+    }
+
+    /// The members of a Service, by a selector that it has or had, and by slices.
+    pub(super) fn members(&mut self, service: &ObjectKey, selector: &Labels, resend: bool) {
+        let mark = |dirty: &mut Dirty, key| match resend {
+            true => dirty.resend(key),
+            false => dirty.object(key),
+        };
+        let namespace = &service.namespace;
+        if !selector.is_empty() {
+            self.each_selected(namespace, selector, mark);
+        }
+        let Some(space) = self.store.spaces.get(namespace) else {
+            return;
+        };
+        for (name, slice) in &space.slices {
+            if slice.object.service != service.name {
+                continue;
+            }
+            mark(self.dirty, Store::key(Kind::EndpointSlice, namespace, name));
+            for (pod, _) in &slice.object.pods {
+                mark(self.dirty, Store::key(Kind::Pod, &pod.namespace, &pod.name));
+            }
+        }
+    }
+
+    /// Whoever selects workloads with these labels, and tells when there are none.
+    pub(super) fn selecting(&mut self, namespace: &Arc<str>, labels: &Labels) {
+        let selects = |selector: Option<&Labels>| selector.is_some_and(|s| s.selects(labels));
+        let root = &self.store.mesh.root_namespace;
+        for (of, kinds) in [(namespace, true), (root, false)] {
+            let Some(space) = self.store.spaces.get(of) else {
+                continue;
+            };
+            for (name, policy) in &space.policies {
+                if selects(policy.object.kept.in_force().selector()) {
+                    self.dirty
+                        .object(Store::key(Kind::AuthorizationPolicy, of, name));
+                }
+            }
+            if !kinds {
+                continue;
+            }
+            for (name, service) in &space.services {
+                if selects(Some(&service.object.selector)) {
+                    self.dirty.object(Store::key(Kind::Service, of, name));
+                }
+            }
+            for (name, entry) in &space.entries {
+                if selects(entry.object.selector.as_ref()) {
+                    self.dirty.object(Store::key(Kind::ServiceEntry, of, name));
+                }
+            }
+            for (name, peer) in &space.peers {
+                if selects(peer.object.in_force().reach.selector()) {
+                    self.dirty
+                        .object(Store::key(Kind::PeerAuthentication, of, name));
+                }
+            }
+        }
+    }
+
+    /// ServiceEntries that claim a host, whose hold on it may have changed, and their members.
+    pub(super) fn entries_of(&mut self, host: &Arc<str>) {
+        let store = self.store;
+        for claim in store.hosts.get(host).into_iter().flatten() {
+            let space = store.spaces.get(&claim.namespace);
+            let entry = space.and_then(|space| space.entries.get(&claim.name));
+            if claim.kind != Kind::ServiceEntry {
+                continue;
+            }
+            self.dirty.object(claim.clone());
+            if let Some(selector) = entry.and_then(|entry| entry.object.selector.as_ref()) {
+                self.selected(&claim.namespace, selector);
+            }
+        }
+    }
+
+    /// Workloads that an authorization policy of a namespace binds by label.
+    pub(super) fn bound(&mut self, namespace: &Arc<str>, selector: &Labels) {
+        if *namespace != self.store.mesh.root_namespace {
+            self.labelled(namespace, selector);
+            return;
+        }
+        for name in self.store.spaces.keys() {
+            self.labelled(name, selector);
+        }
+    }
+
+    /// Workloads of a namespace, of every kind that has labels.
+    pub(super) fn labelled(&mut self, namespace: &Arc<str>, selector: &Labels) {
+        self.selected(namespace, selector);
+        let space = self.store.spaces.get(namespace);
+        for (name, entry) in space.into_iter().flat_map(|space| &space.entries) {
+            if selector.selects(&entry.object.labels) {
+                self.dirty
+                    .object(Store::key(Kind::ServiceEntry, namespace, name));
+            }
+        }
+    }
+
+    /// Workloads and PeerAuthentications that inherit from those of a namespace.
+    pub(super) fn levels(&mut self, namespace: &Arc<str>) {
+        let store = self.store;
+        let mesh_wide = *namespace == store.mesh.root_namespace;
+        for (name, space) in &store.spaces {
+            if !mesh_wide && name != namespace {
+                continue;
+            }
+            self.labelled(name, &Labels::default());
+            for peer in space.peers.keys() {
+                self.dirty
+                    .object(Store::key(Kind::PeerAuthentication, name, peer));
+            }
+        }
+    }
+
+    /// The services of a namespace.
+    pub(super) fn hosts_of_space(&mut self, namespace: &Arc<str>) {
+        let Some(space) = self.store.spaces.get(namespace) else {
+            return;
+        };
+        for name in space.services.keys() {
+            self.dirty
+                .mark(Unit::Host(self.store.hostname(namespace, name)));
+        }
+        for entry in space.entries.values() {
+            for host in &entry.object.hosts {
+                self.dirty.mark(Unit::Host(Arc::clone(host)));
+            }
+        }
+    }
+
+    /// Everything in a namespace, and what its being there decides elsewhere.
+    pub(super) fn space(&mut self, namespace: &Arc<str>) {
+        let Some(space) = self.store.spaces.get(namespace) else {
+            return;
+        };
+        self.dirty.mark(Unit::StaticStrict);
+        self.dirty
+            .object(ObjectKey::new(Kind::Namespace, "", Arc::clone(namespace)));
+        for key in space.keys(namespace) {
+            self.dirty.object(key);
+        }
+        self.hosts_of_space(namespace);
+        self.outward(space);
+    }
+
+    /// Pods of other namespaces that slices of this one point at, and policies of the root that select here.
+    fn outward(&mut self, space: &Space) {
+        for slice in space.slices.values() {
+            for (pod, _) in &slice.object.pods {
+                self.dirty
+                    .object(Store::key(Kind::Pod, &pod.namespace, &pod.name));
+            }
+        }
+        let root = &self.store.mesh.root_namespace;
+        let policies = self.store.spaces.get(root).into_iter();
+        for name in policies.flat_map(|space| space.policies.keys()) {
+            self.dirty
+                .object(Store::key(Kind::AuthorizationPolicy, root, name));
+        }
+    }
+
+    /// All that there is.
+    pub(super) fn everything(&mut self) {
+        self.dirty.mark(Unit::StaticStrict);
+        for namespace in self.store.spaces.keys() {
+            self.space(namespace);
+        }
+    }
+
+    fn each_selected(
+        &mut self,
+        namespace: &Arc<str>,
+        selector: &Labels,
+        mark: impl Fn(&mut Dirty, ObjectKey),
+    ) {
+        let Some(space) = self.store.spaces.get(namespace) else {
+            return;
+        };
+        for (name, pod) in &space.pods {
+            if selector.selects(&pod.object.labels) {
+                mark(self.dirty, Store::key(Kind::Pod, namespace, name));
+            }
+        }
+        for (name, entry) in &space.workloads {
+            if selector.selects(&entry.object.labels) {
+                mark(self.dirty, Store::key(Kind::WorkloadEntry, namespace, name));
+            }
+        }
+    }
+}

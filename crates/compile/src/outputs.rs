@@ -1,0 +1,184 @@
+//! Everything that is in force, by the unit that gave it, and what changed since the last look.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use ambit_kube::ObjectKey;
+
+use crate::dirty::{Sending, Unit};
+use crate::output::{
+    AddressResource, AuthorizationResource, Changes, Delta, Diagnostic, ResourceName, Snapshot,
+};
+use crate::status::Status;
+
+/// What one unit gives.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    pub(crate) addresses: Vec<AddressResource>,
+    pub(crate) authorizations: Vec<AuthorizationResource>,
+    pub(crate) status: Option<Status>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+/// The whole output.
+#[derive(Debug, Default)]
+pub(crate) struct Outputs {
+    addresses: Table<AddressResource>,
+    authorizations: Table<AuthorizationResource>,
+    statuses: BTreeMap<ObjectKey, Status>,
+    diagnostics: BTreeMap<Unit, Vec<Diagnostic>>,
+    changed_statuses: BTreeMap<ObjectKey, Option<Status>>,
+    changed_diagnostics: bool,
+}
+
+impl Outputs {
+    /// Replaces what a unit gave before.
+    pub(crate) fn replace(&mut self, unit: &Unit, output: Output, sending: Sending) {
+        self.addresses.replace(unit, output.addresses, sending);
+        self.authorizations
+            .replace(unit, output.authorizations, sending);
+        if let Unit::Object(key) = unit {
+            self.replace_status(key, output.status);
+        }
+        let before = if output.diagnostics.is_empty() {
+            self.diagnostics.remove(unit)
+        } else {
+            let now = output.diagnostics;
+            let same = self.diagnostics.get(unit) == Some(&now);
+            if same {
+                return;
+            }
+            self.diagnostics.insert(unit.clone(), now);
+            self.changed_diagnostics = true;
+            None
+        };
+        self.changed_diagnostics |= before.is_some();
+    }
+
+    fn replace_status(&mut self, key: &ObjectKey, status: Option<Status>) {
+        if self.statuses.get(key) == status.as_ref() {
+            return;
+        }
+        self.changed_statuses.insert(key.clone(), status.clone());
+        match status {
+            Some(status) => self.statuses.insert(key.clone(), status),
+            None => self.statuses.remove(key),
+        };
+    }
+
+    /// What changed since the last call.
+    pub(crate) fn delta(&mut self) -> Delta {
+        Delta {
+            addresses: self.addresses.changes(),
+            authorizations: self.authorizations.changes(),
+            statuses: std::mem::take(&mut self.changed_statuses),
+            diagnostics: std::mem::take(&mut self.changed_diagnostics),
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            addresses: self.addresses.resources.values().cloned().collect(),
+            authorizations: self.authorizations.resources.values().cloned().collect(),
+        }
+    }
+
+    pub(crate) fn statuses(&self) -> &BTreeMap<ObjectKey, Status> {
+        &self.statuses
+    }
+
+    pub(crate) fn diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.diagnostics.values().flatten()
+    }
+}
+
+/// The resources of one type.
+#[derive(Debug)]
+struct Table<R> {
+    resources: BTreeMap<ResourceName, Arc<R>>,
+    owned: HashMap<Unit, Box<[ResourceName]>>,
+    /// What was there before the first touch since the last look, and whether to sending it in any case.
+    touched: BTreeMap<ResourceName, (Option<Arc<R>>, Sending)>,
+}
+
+trait Named: PartialEq {
+    fn name(&self) -> &ResourceName;
+}
+
+impl Named for AddressResource {
+    fn name(&self) -> &ResourceName {
+        &self.name
+    }
+}
+
+impl Named for AuthorizationResource {
+    fn name(&self) -> &ResourceName {
+        &self.name
+    }
+}
+
+impl<R> Default for Table<R> {
+    fn default() -> Self {
+        Self {
+            resources: BTreeMap::new(),
+            owned: HashMap::new(),
+            touched: BTreeMap::new(),
+        }
+    }
+}
+
+impl<R: Named> Table<R> {
+    fn replace(&mut self, unit: &Unit, new: Vec<R>, sending: Sending) {
+        let before = self.owned.remove(unit).unwrap_or_default();
+        let mut gone: BTreeSet<_> = before.iter().cloned().collect();
+        let mut names = Vec::with_capacity(new.len());
+        for resource in new {
+            gone.remove(resource.name());
+            names.push(self.put(resource, sending));
+        }
+        for name in gone {
+            let was = self.resources.remove(&name);
+            self.touched
+                .entry(name)
+                .or_insert((was, Sending::IfChanged));
+        }
+        if !names.is_empty() {
+            self.owned.insert(unit.clone(), names.into());
+        }
+    }
+
+    fn put(&mut self, resource: R, sending: Sending) -> Arc<str> {
+        let known = self.resources.get_key_value(resource.name());
+        let name = known.map_or_else(|| Arc::clone(resource.name()), |(name, _)| Arc::clone(name));
+        let before = known.map(|(_, before)| Arc::clone(before));
+        let same = before.as_deref() == Some(&resource);
+        if same && sending == Sending::IfChanged {
+            return name;
+        }
+        let touch = self
+            .touched
+            .entry(Arc::clone(&name))
+            .or_insert((before, sending));
+        if sending == Sending::Always {
+            touch.1 = sending;
+        }
+        if !same {
+            self.resources.insert(Arc::clone(&name), Arc::new(resource));
+        }
+        name
+    }
+
+    fn changes(&mut self) -> Changes<R> {
+        let mut changes = Changes::default();
+        for (name, (before, sending)) in std::mem::take(&mut self.touched) {
+            match self.resources.get(&name) {
+                Some(now) if sending == Sending::Always || before.as_ref() != Some(now) => {
+                    changes.changed.push(Arc::clone(now));
+                }
+                None if before.is_some() => changes.removed.push(name),
+                Some(_) | None => {}
+            }
+        }
+        changes
+    }
+}
