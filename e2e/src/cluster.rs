@@ -34,6 +34,8 @@ pub struct Options {
     pub drain_bound: Duration,
     /// Further environment of the proxies.
     pub proxy_environment: BTreeMap<String, String>,
+    /// Another program in the place of our `ztunnel`.
+    pub ztunnel: Option<PathBuf>,
 }
 
 impl Options {
@@ -44,6 +46,7 @@ impl Options {
             nodes: vec!["node-1".to_owned(), "node-2".to_owned()],
             drain_bound: Duration::from_secs(3600),
             proxy_environment: BTreeMap::new(),
+            ztunnel: None,
         }
     }
 }
@@ -238,7 +241,7 @@ impl Cluster {
         let host = self.underlay.host(node)?;
         let dir = self.node_dir(node);
         let url = self.control_plane_url()?;
-        let mut command = Command::new(self.bin.join("ztunnel"));
+        let mut command = Command::new(self.ztunnel_program());
         command
             .args(["proxy", "ztunnel"])
             .env("NODE_NAME", node)
@@ -518,6 +521,34 @@ impl Cluster {
     /// If it isn't running.
     pub fn agent(&mut self, node: &str) -> Result<&mut Process> {
         self.programs(node)?.agent.as_mut().context("no agent")
+    }
+
+    /// [`ztunnel`](Self::ztunnel), to look at only.
+    ///
+    /// # Errors
+    /// If it isn't running.
+    pub fn ztunnel_process(&self, node: &str) -> Result<&Process> {
+        self.nodes
+            .get(node)
+            .and_then(|n| n.ztunnel.as_ref())
+            .context("no proxy")
+    }
+
+    /// [`control_plane`](Self::control_plane), to look at only.
+    ///
+    /// # Errors
+    /// If it isn't running.
+    pub fn control_plane_process(&self) -> Result<&Process> {
+        self.control_plane
+            .as_ref()
+            .context("the control plane isn't running")
+    }
+
+    fn ztunnel_program(&self) -> PathBuf {
+        self.options
+            .ztunnel
+            .clone()
+            .unwrap_or_else(|| self.bin.join("ztunnel"))
     }
 
     fn programs(&mut self, node: &str) -> Result<&mut NodePrograms> {

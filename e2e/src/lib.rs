@@ -9,10 +9,12 @@
     reason = "indexing a JSON value answers null"
 )]
 
+pub mod bench;
 pub mod cluster;
 pub mod demo;
 pub mod kubelet;
 pub mod kubeproxy;
+pub mod load;
 pub mod manifests;
 pub mod privilege;
 pub mod programs;

@@ -1,0 +1,56 @@
+# The commands of this repository. `make setup` installs what is missing on
+# Debian and Ubuntu; the others call it.
+
+SHELL := /bin/bash
+# nft is in sbin, which an ordinary user's PATH leaves out.
+export PATH := $(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin
+CARGO ?= cargo
+# CI needs no incremental artefacts.
+ifdef CI
+export CARGO_INCREMENTAL := 0
+export AMBIT_REQUIRE_NETNS := 1
+endif
+
+.PHONY: help setup build demo test test-long bench fmt lint unit e2e clean
+
+help:
+	@echo "make demo        a mesh on two nodes, shown and checked (HOLD=1 leaves it up)"
+	@echo "make test        everything that CI runs"
+	@echo "make test-long   the second TLS provider, long property runs"
+	@echo "make bench       measurements beside a named baseline (QUICK=1: under 5 minutes)"
+
+setup:
+	@./xtask/setup.sh
+
+build: setup
+	$(CARGO) build --locked --release --workspace
+
+demo: build
+	./target/release/demo
+
+test: lint unit e2e
+
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+	$(CARGO) run --locked --quiet -p xtask -- tidy
+	$(CARGO) check --locked --quiet -p ztunnel --features boring
+
+unit: setup
+	$(CARGO) test --locked --workspace --exclude ambit-e2e
+
+# The programs under test are those of the workspace's own profile.
+e2e: setup
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked -p ambit-e2e -- --test-threads=1
+
+test-long: setup
+	$(CARGO) test --locked -p ambit-identity -p ambit-hbone --features ambit-identity/boring
+	PROPTEST_CASES=20000 $(CARGO) test --locked -p ambit-policy -p ambit-state -p ambit-compile -p ambit-xds
+
+bench: build
+	./target/release/bench
+
+clean:
+	$(CARGO) clean

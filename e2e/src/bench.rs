@@ -1,0 +1,77 @@
+//! The benchmark: what the tunnel costs beside the plain path between the same
+//! nodes, measured in turns in one run, and what idle proxies weigh.
+//!
+//! Prints medians and ratios. It judges nothing: machines are noisy.
+
+mod memory;
+mod speed;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::{Cluster, Options, programs};
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// Under five minutes.
+    Quick,
+    /// Under forty.
+    Whole,
+}
+
+impl Length {
+    fn rounds(self) -> usize {
+        match self {
+            Self::Quick => 3,
+            Self::Whole => 11,
+        }
+    }
+
+    fn seconds(self) -> u64 {
+        match self {
+            Self::Quick => 2,
+            Self::Whole => 5,
+        }
+    }
+}
+
+/// Measures, and prints tables. With `peer`, another proxy program is measured
+/// in a second mesh in the same run.
+///
+/// # Errors
+/// If a mesh can't be brought up or a load fails.
+pub async fn run(length: Length, peer: Option<PathBuf>) -> Result<()> {
+    let ours = start(None).await?;
+    let theirs = match &peer {
+        Some(program) => Some(start(Some(program.clone())).await?),
+        None => None,
+    };
+    memory::idle(&ours, "ambit")?;
+    if let Some(theirs) = &theirs {
+        memory::idle(theirs, "peer")?;
+    }
+    speed::compare(&ours, theirs.as_ref(), length).await?;
+    drop(ours);
+    drop(theirs);
+    memory::slope(start(None).await?, "ambit").await?;
+    if let Some(program) = peer {
+        memory::slope(start(Some(program)).await?, "peer").await?;
+    }
+    Ok(())
+}
+
+async fn start(ztunnel: Option<PathBuf>) -> Result<Cluster> {
+    let mut options = Options::shop();
+    options.scenario = programs::scenarios().join("bench");
+    options.ztunnel = ztunnel;
+    let cluster = Cluster::start(options).await?;
+    cluster
+        .wait_protocol("node-1", "mesh", "server", "HBONE")
+        .await?;
+    cluster
+        .wait_protocol("node-2", "mesh", "client", "HBONE")
+        .await?;
+    Ok(cluster)
+}
