@@ -1,1 +1,181 @@
-//! The node agent: enrolment, redirection, ZDS.
+//! The node agent: decides which pods of its node are enrolled, redirects them
+//! and hands them to the node's proxy.
+//!
+//! Owns the order of things: the proxy listens first, then the rules go in,
+//! then the control plane is told; and the other way round. What the rules are
+//! and how proxies are spoken to is `ambit-redirect`'s; who is enrolled is
+//! decided by `ambit-compile`'s pure function.
+//!
+//! It ends without undoing anything: rules and proxies stay in force, and its
+//! successor takes over what it finds.
+
+mod agent;
+mod args;
+mod board;
+mod cni;
+mod inventory;
+mod metrics;
+mod probes;
+mod report;
+mod worker;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::StatusCode;
+use ambit_channel::{ChannelConfig, RootSource, TokenSource};
+use ambit_kube::Change;
+use ambit_netns::NetNs;
+use ambit_redirect::zds::{ZdsConfig, ZdsServer};
+use ambit_redirect::{Probes, Redirector};
+use ambit_runtime::{Readiness, ReadyGuard, Scope, Signals};
+use ambit_source::DirSource;
+use ambit_telemetry::{Metrics, http};
+use anyhow::Context;
+pub use args::Args;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::agent::Agent;
+use crate::board::Board;
+use crate::inventory::Inventory;
+use crate::metrics::AgentMetrics;
+use crate::worker::Tools;
+
+/// Runs the agent until a signal ends it.
+///
+/// # Errors
+/// If a socket can't be bound or the control plane's address is wrong.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("listen for signals")?;
+    let scope = Scope::new("node-agent");
+    start(args, &scope).await?;
+    signals.next().await;
+    info!("ending; rules and proxies stay as they are");
+    tokio::select! {
+        _ = scope.finish(Duration::ZERO) => {}
+        _ = signals.next() => {}
+    }
+    Ok(())
+}
+
+async fn start(args: Args, scope: &Scope) -> anyhow::Result<()> {
+    let readiness = Readiness::new();
+    let board = Board::new();
+    let node = NetNs::current().context("the node's own network namespace")?;
+    let zds = bind_zds(&args.zds_socket)?;
+    let mut registry = Metrics::new();
+    registry.register_build("node-agent", env!("CARGO_PKG_VERSION"));
+    let metrics = AgentMetrics::register(&mut registry, board.clone(), zds.handle());
+    let channel = ambit_channel::connect(&channel(&args)).context("the control plane")?;
+    let tools = Tools {
+        zds: zds.handle(),
+        redirector: Redirector::new(),
+        board: board.clone(),
+        metrics: metrics.clone(),
+        node: node.id(),
+        drain_bound: args.drain_bound,
+    };
+    let inventory = Inventory::new(args.node.clone(), args.ipv6);
+    let (agent, settled) = Agent::new(inventory, tools, scope.child("pods"));
+
+    serve_http(&args, registry, readiness.clone(), scope).await?;
+    let cni = cni::bind(&args.cni_socket)
+        .with_context(|| format!("CNI socket {}", args.cni_socket.display()))?;
+    let plugin = cni::serve(cni, agent.clone(), metrics, scope.child("cni"));
+    scope.spawn("cni", plugin);
+    if let Some(kubelet) = args.kubelet_uid {
+        scope.spawn(
+            "probes",
+            probes::run(Probes::new(node, kubelet), board.clone()),
+        );
+    }
+    // Neither proxies nor the control plane may hear half of what is there.
+    let (settling, zds_scope) = (readiness.register("settled"), scope.child("zds"));
+    let report = report::run(channel, args.node.clone(), board);
+    let outward = scope.clone();
+    scope.spawn("outward", async move {
+        until_settled(settled).await;
+        settling.ready();
+        outward.spawn("zds", zds.run(zds_scope));
+        outward.spawn("report", report);
+    });
+    let (sender, receiver) = mpsc::channel(CHANGES);
+    scope.spawn(
+        "changes",
+        take_changes(receiver, agent, readiness.register("source")),
+    );
+    DirSource::new(&args.from).run(&scope.child("source"), sender);
+    info!(node = args.node, from = %args.from.display(), "node agent started");
+    Ok(())
+}
+
+async fn take_changes(mut changes: mpsc::Receiver<Vec<Change>>, agent: Agent, synced: ReadyGuard) {
+    while let Some(batch) = changes.recv().await {
+        if batch.contains(&Change::Synced) {
+            synced.ready();
+        }
+        agent.apply(batch);
+    }
+}
+
+/// Waits until every pod that was there at the start has been looked at.
+async fn until_settled(mut settled: mpsc::Receiver<()>) {
+    loop {
+        match timeout(SETTLE_WARNING, settled.recv()).await {
+            Ok(Some(())) => {}
+            Ok(None) => return,
+            Err(_) => warn!("still looking at the pods that were there at the start"),
+        }
+    }
+}
+
+fn bind_zds(path: &Path) -> anyhow::Result<ZdsServer> {
+    ZdsServer::bind(path, ZdsConfig::default())
+        .with_context(|| format!("ZDS socket {}", path.display()))
+}
+
+async fn serve_http(
+    args: &Args,
+    registry: Metrics,
+    readiness: Readiness,
+    scope: &Scope,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(args.http)
+        .await
+        .with_context(|| format!("health and metrics on {}", args.http))?;
+    let registry = Arc::new(registry);
+    let routes = http::Routes::new()
+        .route("/healthz", async |_| http::text(StatusCode::OK, "ok"))
+        .route("/readyz", move |request| {
+            let answer = http::readiness(request.method(), &readiness);
+            async move { answer }
+        })
+        .route("/metrics", move |request| {
+            let answer = http::metrics(request.headers(), &registry);
+            async move { answer }
+        });
+    let connections = scope.child("http");
+    scope.spawn("http", async move {
+        http::serve(listener, routes, &connections).await;
+    });
+    Ok(())
+}
+
+fn channel(args: &Args) -> ChannelConfig {
+    ChannelConfig {
+        address: args.control_plane.clone(),
+        root: RootSource::Path(args.root_ca.clone()),
+        alt_hostname: args.alt_hostname.clone(),
+        token: TokenSource::File(args.token_file.clone()),
+        cluster_id: args.cluster_id.clone(),
+        headers: Vec::new(),
+    }
+}
+
+/// Batches of changes that wait.
+const CHANGES: usize = 16;
+const SETTLE_WARNING: Duration = Duration::from_secs(10);

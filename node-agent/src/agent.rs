@@ -1,0 +1,153 @@
+//! Keeps the inventory, and one worker for each pod.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ambit_kube::Change;
+use ambit_runtime::Scope;
+use tokio::sync::{mpsc, watch};
+
+use crate::board::PodStatus;
+use crate::inventory::{Admission, Inventory, PodId, PodName, Wish};
+use crate::worker::{Tools, Worker};
+
+/// The agent's state. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    tools: Tools,
+    scope: Scope,
+}
+
+struct State {
+    inventory: Inventory,
+    workers: HashMap<PodId, watch::Sender<Option<Wish>>>,
+    /// Until everything that was there at the start is known, nothing is done:
+    /// a pod without its namespace's label would look like one that left.
+    synced: bool,
+    /// Held by the workers of the pods that were there at the start.
+    settling: Option<mpsc::Sender<()>>,
+}
+
+impl Agent {
+    /// The receiver ends when every pod that was there at the start has been
+    /// looked at.
+    pub(crate) fn new(
+        inventory: Inventory,
+        tools: Tools,
+        scope: Scope,
+    ) -> (Self, mpsc::Receiver<()>) {
+        let (settling, settled) = mpsc::channel(1);
+        let state = State {
+            inventory,
+            workers: HashMap::new(),
+            synced: false,
+            settling: Some(settling),
+        };
+        let state = Mutex::new(state);
+        let inner = Arc::new(Inner {
+            state,
+            tools,
+            scope,
+        });
+        (Self { inner }, settled)
+    }
+
+    /// Takes a batch of changes.
+    pub(crate) fn apply(&self, changes: Vec<Change>) {
+        let mut state = self.state();
+        for change in changes {
+            state.synced |= change == Change::Synced;
+            state.inventory.apply(change);
+        }
+        self.reconcile(&mut state);
+    }
+
+    /// The CNI plugin made a pod's namespace.
+    pub(crate) fn sandbox_added(&self, pod: &PodName, netns: PathBuf, ips: Vec<IpAddr>) {
+        let mut state = self.state();
+        state.inventory.sandbox_added(pod, netns, ips);
+        self.reconcile(&mut state);
+    }
+
+    /// The CNI plugin takes a pod's namespace away.
+    pub(crate) fn sandbox_removed(&self, pod: &PodName) {
+        let mut state = self.state();
+        state.inventory.sandbox_removed(pod);
+        self.reconcile(&mut state);
+    }
+
+    /// Whether a pod that starts must be held.
+    pub(crate) fn admission(&self, pod: &PodName) -> (Admission, Option<PodId>) {
+        let state = self.state();
+        if !state.synced {
+            return (Admission::Unknown, None);
+        }
+        state.inventory.admission(pod)
+    }
+
+    /// Waits until a pod's status is as asked.
+    pub(crate) async fn until(&self, id: &PodId, reached: impl Fn(&PodStatus) -> bool) {
+        let mut changes = self.inner.tools.board.changes();
+        while !self.status(id).is_some_and(|status| reached(&status)) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn status(&self, id: &PodId) -> Option<PodStatus> {
+        self.inner.tools.board.status(id)
+    }
+
+    fn reconcile(&self, state: &mut State) {
+        if !state.synced {
+            return;
+        }
+        let mut wishes: BTreeMap<PodId, Wish> = state.inventory.wishes();
+        for (id, worker) in &state.workers {
+            let wish = wishes.remove(id);
+            worker.send_if_modified(|current| {
+                let news = *current != wish;
+                *current = wish;
+                news
+            });
+        }
+        for (id, wish) in wishes {
+            let (sender, receiver) = watch::channel(Some(wish));
+            let settled = state.settling.clone();
+            let worker = Worker::new(Arc::clone(&id), self.inner.tools.clone(), settled);
+            let agent = self.clone();
+            let task = worker.run(receiver, move |id| agent.retire(id));
+            self.inner.scope.spawn("pod", task);
+            state.workers.insert(id, sender);
+        }
+        state.settling = None;
+    }
+
+    /// True if a pod that was over still is; its worker may end.
+    fn retire(&self, id: &PodId) -> bool {
+        let mut state = self.state();
+        let over = state
+            .workers
+            .get(id)
+            .is_none_or(|wish| wish.borrow().is_none());
+        if over {
+            state.workers.remove(id);
+        }
+        over
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
