@@ -36,11 +36,11 @@ pub(super) struct Outgoing {
 impl Outgoing {
     fn resource_len(&self, resource: &Resource) -> usize {
         let aliases = if self.with_aliases {
-            resource.wire_aliases.len()
+            resource.wire_aliases().len()
         } else {
             0
         };
-        resource.wire.len() + aliases
+        resource.wire().len() + aliases
     }
 
     /// Everything but the resources: a message's fields may come in any order.
@@ -121,9 +121,9 @@ impl Writing {
             self.at += 1;
             encode_key(RESOURCES, WireType::LengthDelimited, &mut piece);
             encode_varint(self.outgoing.resource_len(resource) as u64, &mut piece);
-            piece.extend_from_slice(&resource.wire);
+            piece.extend_from_slice(resource.wire());
             if self.outgoing.with_aliases {
-                piece.extend_from_slice(&resource.wire_aliases);
+                piece.extend_from_slice(resource.wire_aliases());
             }
         }
         (!piece.is_empty()).then(|| piece.freeze())

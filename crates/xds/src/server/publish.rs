@@ -42,7 +42,7 @@ pub struct TypeSize {
     pub type_url: Arc<str>,
     /// Resources.
     pub resources: usize,
-    /// Bytes of their wire forms.
+    /// Bytes of their bodies.
     pub bytes: usize,
 }
 

@@ -1,6 +1,7 @@
-//! Published resources, encoded once, and the snapshots that hold them.
+//! Published resources, encoded once (when first sent), and the snapshots
+//! that hold them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use prost::Message;
@@ -32,42 +33,56 @@ pub struct Update {
 pub(crate) struct Resource {
     pub(crate) name: Arc<str>,
     pub(crate) version: Box<str>,
-    /// An encoded `envoy.service.discovery.v3.Resource` without its aliases.
-    pub(crate) wire: Bytes,
-    /// The field `aliases` alone, encoded: appended for those who ask by name.
-    pub(crate) wire_aliases: Bytes,
+    type_url: Arc<str>,
+    body: Bytes,
+    wire: OnceLock<Bytes>,
+    wire_aliases: OnceLock<Bytes>,
     pub(crate) aliases: Box<[Arc<str>]>,
     pub(crate) groups: Box<[Arc<str>]>,
     pub(crate) home: Option<Arc<str>>,
 }
 
 impl Resource {
-    fn new(type_url: &str, update: Update) -> Self {
-        let shared = |names: &[String]| names.iter().map(|n| Arc::from(n.as_str())).collect();
-        let aliases = shared(&update.aliases);
-        let groups = shared(&update.groups);
-        let only_aliases = WireResource {
-            aliases: update.aliases,
-            ..WireResource::default()
-        };
-        let wire = WireResource {
-            version: update.version.clone(),
-            resource: Some(prost_types::Any {
-                type_url: type_url.to_owned(),
-                value: update.body.into(),
-            }),
-            name: update.name.clone(),
-            ..WireResource::default()
-        };
+    fn new(type_url: &Arc<str>, update: Update) -> Self {
+        let shared = |names: Vec<String>| names.into_iter().map(Arc::from).collect();
         Self {
             name: update.name.into(),
             version: update.version.into(),
-            wire: wire.encode_to_vec().into(),
-            wire_aliases: only_aliases.encode_to_vec().into(),
-            aliases,
-            groups,
+            type_url: Arc::clone(type_url),
+            body: update.body,
+            wire: OnceLock::new(),
+            wire_aliases: OnceLock::new(),
+            aliases: shared(update.aliases),
+            groups: shared(update.groups),
             home: update.home.map(Arc::from),
         }
+    }
+
+    /// An encoded `envoy.service.discovery.v3.Resource` without its aliases.
+    pub(crate) fn wire(&self) -> &Bytes {
+        self.wire.get_or_init(|| {
+            let resource = WireResource {
+                version: self.version.to_string(),
+                resource: Some(prost_types::Any {
+                    type_url: self.type_url.to_string(),
+                    value: self.body.to_vec(),
+                }),
+                name: self.name.to_string(),
+                ..WireResource::default()
+            };
+            resource.encode_to_vec().into()
+        })
+    }
+
+    /// The field `aliases` alone, encoded: appended for those who ask by name.
+    pub(crate) fn wire_aliases(&self) -> &Bytes {
+        self.wire_aliases.get_or_init(|| {
+            let only_aliases = WireResource {
+                aliases: self.aliases.iter().map(ToString::to_string).collect(),
+                ..WireResource::default()
+            };
+            only_aliases.encode_to_vec().into()
+        })
     }
 }
 
@@ -88,7 +103,7 @@ impl TypeView {
         self.by_name.size()
     }
 
-    /// Bytes of all wire forms.
+    /// Bytes of all bodies.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -135,7 +150,7 @@ impl TypeView {
     /// Returns the name. Whatever is put is sent: a publisher may have reasons
     /// to send a resource again that are not in it. So that clients which are
     /// away now get it too, its version changes even then.
-    pub(crate) fn put(&mut self, type_url: &str, mut update: Update) -> Arc<str> {
+    pub(crate) fn put(&mut self, type_url: &Arc<str>, mut update: Update) -> Arc<str> {
         if let Some(old) = self.remove(&update.name) {
             update.version = version_after(&old.version, update.version);
         }
@@ -150,7 +165,7 @@ impl TypeView {
         if let Some(home) = &resource.home {
             insert(&mut self.by_home, home, &name);
         }
-        self.bytes += resource.wire.len();
+        self.bytes += resource.body.len();
         self.by_name.insert_mut(Arc::clone(&name), resource);
         name
     }
@@ -159,7 +174,7 @@ impl TypeView {
     pub(crate) fn remove(&mut self, name: &str) -> Option<Arc<Resource>> {
         let old = Arc::clone(self.by_name.get(name)?);
         self.by_name.remove_mut(name);
-        self.bytes -= old.wire.len();
+        self.bytes -= old.body.len();
         for alias in &old.aliases {
             delete(&mut self.by_alias, alias, name);
         }
@@ -246,12 +261,12 @@ mod tests {
     fn the_shared_wire_form_decodes_with_and_without_aliases() {
         let mut given = update("w", "body");
         given.aliases = vec!["/10.0.0.1".into(), "/10.0.0.2".into()];
-        let resource = Resource::new("t", given);
-        let mut bytes = resource.wire.to_vec();
+        let resource = Resource::new(&"t".into(), given);
+        let mut bytes = resource.wire().to_vec();
         let plain = WireResource::decode(bytes.as_slice()).unwrap();
         assert_eq!((plain.name.as_str(), plain.aliases.len()), ("w", 0));
         assert_eq!(plain.resource.unwrap().value, b"body");
-        bytes.extend_from_slice(&resource.wire_aliases);
+        bytes.extend_from_slice(resource.wire_aliases());
         let full = WireResource::decode(bytes.as_slice()).unwrap();
         assert_eq!(full.aliases, ["/10.0.0.1", "/10.0.0.2"]);
     }
@@ -261,7 +276,7 @@ mod tests {
         let mut view = TypeView::default();
         let mut seen = Vec::new();
         for body in ["a", "a", "a", "b", "a"] {
-            view.put("t", update("x", body));
+            view.put(&"t".into(), update("x", body));
             seen.push(view.named("x").unwrap().version.to_string());
         }
         assert_eq!(seen, ["a", "a.2", "a.3", "b", "a"]);
@@ -278,7 +293,7 @@ mod tests {
         let mut other = update("pod-b", "b");
         other.home = Some("n1".into());
         for each in [service, pod.clone(), other] {
-            view.put("t", each);
+            view.put(&"t".into(), each);
         }
         let cases: [(&str, &[&str]); 5] = [
             ("shop/cart", &["pod-a", "shop/cart"]),
@@ -294,7 +309,7 @@ mod tests {
 
         pod.groups.clear();
         pod.aliases = vec!["/10.0.0.7".into()];
-        view.put("t", pod);
+        view.put(&"t".into(), pod);
         assert_eq!(names(&view.asked("shop/cart")), ["shop/cart"]);
         assert!(view.asked("/10.0.0.1").is_empty());
         view.remove("pod-a").unwrap();

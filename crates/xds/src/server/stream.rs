@@ -378,7 +378,7 @@ fn in_pieces(at: usize, resources: Vec<Arc<Resource>>) -> Vec<Step> {
     }];
     let mut size = 0;
     for resource in resources {
-        let bytes = resource.wire.len() + resource.wire_aliases.len();
+        let bytes = resource.wire().len();
         if size > 0 && size + bytes > MAX_RESPONSE {
             size = 0;
             pieces.push(Step {
