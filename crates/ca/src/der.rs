@@ -133,6 +133,18 @@ pub(crate) enum AltName {
     Ip(IpAddr),
 }
 
+impl AltName {
+    /// Names are IA5 strings: printable ASCII without blanks, and not empty.
+    pub(crate) fn unwritable(&self) -> Option<&str> {
+        let text = match self {
+            Self::Uri(text) | Self::Dns(text) => text,
+            Self::Ip(_) => return None,
+        };
+        let good = !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        (!good).then_some(text)
+    }
+}
+
 /// The names, critical because the subject is empty.
 pub(crate) fn alt_names(names: &[AltName]) -> Vec<u8> {
     let encoded: Vec<Vec<u8>> = names.iter().map(general_name).collect();

@@ -41,6 +41,9 @@ pub enum SignCsrError {
         /// What is granted at most.
         max: Duration,
     },
+    /// The identity can't be written into a certificate.
+    #[error("{0:?} is not a name that a certificate can carry")]
+    Name(String),
     /// The signing certificate is past its end.
     #[error("the signing certificate has expired")]
     SignerExpired,
@@ -60,6 +63,7 @@ impl SignCsrError {
             | Self::BadSignature
             | Self::UnsupportedKey
             | Self::RsaSize(_)
+            | Self::Name(_)
             | Self::TtlTooLong { .. } => true,
             Self::SignerExpired | Self::Crypto(_) | Self::Random => false,
         }
@@ -131,6 +135,9 @@ impl Signer {
     ) -> Result<CertificateDer<'static>, SignCsrError> {
         if now >= self.not_after {
             return Err(SignCsrError::SignerExpired);
+        }
+        if let Some(name) = names.iter().find_map(AltName::unwritable) {
+            return Err(SignCsrError::Name(name.to_owned()));
         }
         let mut serial = [0; 16];
         aws_lc_rs::rand::fill(&mut serial).map_err(|_| SignCsrError::Random)?;

@@ -207,6 +207,19 @@ fn requests_with_good_keys_are_signed_and_others_named() {
 }
 
 #[test]
+fn names_that_no_certificate_can_carry_are_refused() {
+    let (_dir, authority) = new_authority();
+    let request = request(&KeyPair::generate().unwrap());
+    for account in ["caf\u{e9}", "a b", "a\0b"] {
+        let id = SpiffeId::new("cluster.local", "shop", account).unwrap();
+        let refused = authority.sign(&request, &id, None);
+        assert!(matches!(refused, Err(SignCsrError::Name(_))), "{account:?}");
+    }
+    let unnamed = authority.server_certificate(&[String::new()], &[]);
+    assert!(matches!(unnamed, Err(SignCsrError::Name(_))));
+}
+
+#[test]
 fn broken_requests_are_refused() {
     let (_dir, authority) = new_authority();
     let good = request(&KeyPair::generate().unwrap());

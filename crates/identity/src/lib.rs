@@ -5,6 +5,24 @@
 //! Doesn't own: how a CA is spoken to (`channel`, behind [`CertificateSigner`]),
 //! how one signs (`ca`), or what an identity may do (`policy`). No private key
 //! ever reaches a disk or a `Debug` text.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # fn sign(_csr_pem: &str) -> Vec<String> { Vec::new() }
+//! use ambit_identity::{Svid, SvidError, csr};
+//! use ambit_types::SpiffeId;
+//!
+//! let id = SpiffeId::new("cluster.local", "shop", "cart")?;
+//! let (request, key) = csr(&id)?;
+//! // A CA answers with the leaf, the intermediates and the roots.
+//! match Svid::from_pem(&sign(&request), key.as_pkcs8(), &id) {
+//!     Ok(svid) => drop((svid.server_config(), svid.client_config(&[id]))),
+//!     Err(SvidError::TooShort(elements)) => assert_eq!(elements, 0),
+//!     Err(other) => return Err(other.into()),
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 #[cfg(not(any(feature = "aws-lc", feature = "boring")))]
 compile_error!("ambit-identity needs a crypto provider: feature `aws-lc` or `boring`");

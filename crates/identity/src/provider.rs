@@ -180,6 +180,16 @@ mod tests {
     }
 
     #[test]
+    fn the_library_is_the_one_that_is_named() {
+        let random = format!("{:?}", provider().secure_random);
+        assert_eq!(
+            random.contains("AwsLc"),
+            PROVIDER_NAME == "aws-lc",
+            "{random}"
+        );
+    }
+
+    #[test]
     fn post_quantum_offers_one_group() {
         let provider = provider_with(KeyExchange::PostQuantum);
         let groups: Vec<_> = provider.kx_groups.iter().map(|g| g.name()).collect();

@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Trust
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
+use tracing::warn;
 use webpki::anchor_from_trusted_cert;
 use zeroize::Zeroizing;
 
@@ -45,8 +46,8 @@ pub enum SvidError {
         /// The leaf's first URI name.
         got: Option<String>,
     },
-    /// A root can't serve as a trust anchor.
-    #[error("root {index} is not usable as a trust anchor")]
+    /// No root can serve as a trust anchor; this is the last one's error.
+    #[error("root {index} is not usable as a trust anchor: {source}")]
     Root {
         /// Position in the bundle, from 0.
         index: usize,
@@ -250,15 +251,23 @@ fn validity(chain: &[CertificateDer<'_>]) -> Result<(SystemTime, SystemTime), Sv
     Ok((time(validity.not_before), time(validity.not_after)))
 }
 
+/// One odd root must not cost the others, but there must be one.
 fn anchors(roots: &[CertificateDer<'static>]) -> Result<Arc<[TrustAnchor<'static>]>, SvidError> {
-    roots
-        .iter()
-        .enumerate()
-        .map(|(index, root)| match anchor_from_trusted_cert(root) {
-            Ok(anchor) => Ok(anchor.to_owned()),
-            Err(source) => Err(SvidError::Root { index, source }),
-        })
-        .collect()
+    let mut usable = Vec::with_capacity(roots.len());
+    let mut refused = None;
+    for (index, root) in roots.iter().enumerate() {
+        match anchor_from_trusted_cert(root) {
+            Ok(anchor) => usable.push(anchor.to_owned()),
+            Err(source) => {
+                warn!(index, error = %source, "a root of the bundle is not usable");
+                refused = Some(SvidError::Root { index, source });
+            }
+        }
+    }
+    match refused {
+        Some(error) if usable.is_empty() => Err(error),
+        Some(_) | None => Ok(usable.into()),
+    }
 }
 
 fn certify(

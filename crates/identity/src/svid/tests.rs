@@ -6,6 +6,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
 use crate::csr::csr;
+use crate::dump::to_pem;
 use crate::fault::{TlsFault, classify_io};
 use crate::provider::{KeyExchange, TlsVersions};
 use crate::testing::{Authority, DAY, Leaf, authority, id};
@@ -359,6 +360,24 @@ fn several_roots_in_the_last_element_are_all_trusted() {
     let svid = Svid::from_pem(&chain, key.as_pkcs8(), &web).unwrap();
     assert_eq!(svid.roots().len(), 2);
     assert_eq!(svid.anchors.len(), 2);
+
+    // PEM with something else in it: refused alone, ignored beside good ones.
+    let odd = chain_with_odd_root(&chain);
+    let svid = Svid::from_pem(&odd, key.as_pkcs8(), &web).unwrap();
+    assert_eq!(svid.anchors.len(), 2);
+    let (last, own) = odd.split_last().unwrap();
+    let only = last.rsplit_once("-----BEGIN").unwrap().1;
+    let mut alone = own.to_vec();
+    alone.push(format!("-----BEGIN{only}"));
+    let refused = Svid::from_pem(&alone, key.as_pkcs8(), &web);
+    assert!(matches!(refused, Err(SvidError::Root { index: 0, .. })));
+}
+
+fn chain_with_odd_root(chain: &[String]) -> Vec<String> {
+    let mut odd = chain.to_vec();
+    let junk = to_pem(&CertificateDer::from(b"junk".to_vec()));
+    odd.last_mut().unwrap().push_str(&junk);
+    odd
 }
 
 #[test]
