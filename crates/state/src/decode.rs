@@ -425,3 +425,6 @@ pub(crate) const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 pub(crate) const DEFAULT_CLUSTER: &str = "Kubernetes";
 /// Load-balancing weight of workloads that name none.
 pub(crate) const DEFAULT_CAPACITY: u32 = 1;
+
+#[cfg(test)]
+mod tests;

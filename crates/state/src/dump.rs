@@ -383,3 +383,6 @@ fn balancer(one: &LoadBalancing) -> Option<BalancerDump> {
 fn to_value(shape: impl Serialize) -> Value {
     serde_json::to_value(shape).unwrap_or_else(|error| Value::String(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

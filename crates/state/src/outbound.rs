@@ -256,6 +256,3 @@ fn expected(workload: &Workload, service: Option<&Service>) -> Arc<[SpiffeId]> {
         _ => Arc::clone(&workload.expected),
     }
 }
-
-#[cfg(test)]
-mod tests;

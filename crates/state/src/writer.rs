@@ -289,3 +289,6 @@ fn read_policy(
     }
     Ok(policy)
 }
+
+#[cfg(test)]
+mod tests;
