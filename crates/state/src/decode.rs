@@ -104,7 +104,7 @@ impl Decoder<'_> {
         Ok(Workload {
             expected: self.interner.identity(id),
             ips: distinct_ips(&wire.addresses)?,
-            services: self.services(wire.services)?,
+            services: self.services(wire.services.into_iter())?,
             protocol,
             network_mode: match pb::NetworkMode::try_from(wire.network_mode) {
                 Ok(pb::NetworkMode::Standard) => NetworkMode::Standard,
@@ -220,9 +220,9 @@ impl Decoder<'_> {
 
     fn services(
         &mut self,
-        wire: impl IntoIterator<Item = (String, pb::PortList)>,
+        wire: impl ExactSizeIterator<Item = (String, pb::PortList)>,
     ) -> Result<Vec<(NamespacedHostname, PortMap)>, DecodeError> {
-        let mut services = Vec::new();
+        let mut services = Vec::with_capacity(wire.len());
         for (key, list) in wire {
             let key = name::<NamespacedHostname>("services", &key)?;
             let key = NamespacedHostname::new(self.text(&key.namespace), self.text(&key.hostname));

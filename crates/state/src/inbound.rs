@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -50,10 +51,12 @@ impl FromStr for Authority {
     type Err = InvalidAuthority;
 
     fn from_str(text: &str) -> Result<Self, InvalidAuthority> {
-        if let Ok(addr) = text.parse::<SocketAddr>() {
-            return Ok(Self::Address(canonical_socket(addr)));
-        }
         let invalid = || InvalidAuthority(text.into());
+        match text.parse::<SocketAddr>() {
+            Ok(addr) if addr.port() == 0 => return Err(invalid()),
+            Ok(addr) => return Ok(Self::Address(canonical_socket(addr))),
+            Err(_) => {}
+        }
         let (host, port) = text.rsplit_once(':').ok_or_else(invalid)?;
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
         if host.is_empty() || !host.bytes().all(plain) {
@@ -61,7 +64,7 @@ impl FromStr for Authority {
         }
         Ok(Self::Host {
             host: host.into(),
-            port: port.parse().map_err(|_| invalid())?,
+            port: port.parse::<NonZeroU16>().map_err(|_| invalid())?.get(),
         })
     }
 }
@@ -218,5 +221,31 @@ impl View {
                 host: host.into(),
                 port,
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// What was read is written back as it was, so that logs and
+        /// comparisons are about what the peer sent.
+        #[test]
+        fn authorities_round_trip(host in "[a-z0-9._-]{1,20}", port in 1..=u16::MAX, v4 in any::<[u8; 4]>()) {
+            for text in [format!("{host}:{port}"), format!("{}:{port}", IpAddr::from(v4))] {
+                prop_assert_eq!(text.parse::<Authority>().unwrap().to_string(), text);
+            }
+        }
+
+        /// Any text is an authority with a port, or refused.
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,40}") {
+            if let Ok(authority) = text.parse::<Authority>() {
+                prop_assert_ne!(authority.port(), 0);
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ambit_policy::{Authorization, Blocked, BlockedWhy, PolicySet, Scope};
 use ambit_types::NamespacedName;
 use rpds::RedBlackTreeMapSync;
+use serde::Serialize;
 
 use crate::config::UnknownPolicy;
 use crate::model::Workload;
@@ -46,7 +47,7 @@ impl PolicyEntry {
 }
 
 /// A policy that can't be enforced as it was last sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PolicyProblem {
     /// Its name.
     pub key: NamespacedName,
@@ -57,7 +58,8 @@ pub struct PolicyProblem {
 }
 
 /// What stands in for a policy that can't be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Instead {
     /// Its last good form.
     LastGood,

@@ -45,7 +45,10 @@ impl StaticConfig {
     /// # Errors
     /// The first thing that is wrong, with its place and value.
     pub fn parse(yaml: &str) -> Result<Self, StaticConfigError> {
-        let document: Document = serde_saphyr::from_str(yaml)
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! { max_nodes: MOST_NODES, max_events: 4 * MOST_NODES },
+        };
+        let document: Document = serde_saphyr::from_str_with_options(yaml, options)
             .map_err(|error| StaticConfigError::Yaml(Box::new(error)))?;
         convert::read(document)
     }
@@ -73,6 +76,10 @@ impl Serialize for StaticConfig {
         crate::dump::static_config(self).serialize(serializer)
     }
 }
+
+/// Nodes of a file, several dozen per workload: room for a hundred thousand
+/// workloads in a file that the operator wrote.
+const MOST_NODES: usize = 10_000_000;
 
 #[cfg(test)]
 mod tests;

@@ -327,6 +327,7 @@ table!(inbound: Inbound, "cases/inbound.yaml", [
     authority_with_a_bad_port,
     authority_with_user,
     authority_v6_without_port,
+        authority_with_port_zero,
 ]);
 
 table!(lookups: Lookup, "cases/lookups.yaml", [

@@ -143,3 +143,15 @@ fn an_empty_file_is_an_empty_state() {
         assert!(config.workloads().is_empty() && config.services().is_empty());
     }
 }
+
+/// A mesh of thousands of workloads has more nodes than the YAML reader lets
+/// through by itself.
+#[test]
+fn a_large_file_is_read() {
+    let names = "a/b, ".repeat(260_000);
+    let yaml = format!(
+        "workloads: [{{namespace: shop, workloadIps: [], services: {{}}, authorizationPolicies: [{names}]}}]"
+    );
+    let config = StaticConfig::parse(&yaml).unwrap();
+    assert_eq!(config.workloads()[0].authorization_policies.len(), 260_000);
+}
