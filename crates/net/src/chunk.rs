@@ -176,7 +176,7 @@ mod tests {
         block[..len]
             .iter_mut()
             .enumerate()
-            .for_each(|(i, byte)| *byte = (i % 251) as u8);
+            .for_each(|(i, byte)| *byte = u8::try_from(i % 251).unwrap());
         Chunk::from_block(block, len)
     }
 
