@@ -37,6 +37,8 @@ pub use args::Args;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tonic::service::{Interceptor, interceptor::InterceptedService};
+use tonic::transport::Channel;
 use tracing::{info, warn};
 
 use crate::agent::Agent;
@@ -52,7 +54,8 @@ use crate::worker::Tools;
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("listen for signals")?;
     let scope = Scope::new("node-agent");
-    start(args, &scope).await?;
+    let channel = ambit_channel::connect(&channel(&args)).context("the control plane")?;
+    start(args, channel, &scope).await?;
     signals.next().await;
     info!("ending; rules and proxies stay as they are");
     tokio::select! {
@@ -62,7 +65,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(args: Args, scope: &Scope) -> anyhow::Result<()> {
+async fn start<I>(
+    args: Args,
+    channel: InterceptedService<Channel, I>,
+    scope: &Scope,
+) -> anyhow::Result<()>
+where
+    I: Interceptor + Clone + Send + Sync + 'static,
+{
     let readiness = Readiness::new();
     let board = Board::new();
     let node = NetNs::current().context("the node's own network namespace")?;
@@ -70,7 +80,6 @@ async fn start(args: Args, scope: &Scope) -> anyhow::Result<()> {
     let mut registry = Metrics::new();
     registry.register_build("node-agent", env!("CARGO_PKG_VERSION"));
     let metrics = AgentMetrics::register(&mut registry, board.clone(), zds.handle());
-    let channel = ambit_channel::connect(&channel(&args)).context("the control plane")?;
     let tools = Tools {
         zds: zds.handle(),
         redirector: Redirector::new(),
@@ -179,3 +188,6 @@ fn channel(args: &Args) -> ChannelConfig {
 /// Batches of changes that wait.
 const CHANGES: usize = 16;
 const SETTLE_WARNING: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

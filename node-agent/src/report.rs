@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ambit_channel::ControlPlane;
 use ambit_kube::Redirection;
 use ambit_proto::enrolment::enrolment_client::EnrolmentClient;
 use ambit_proto::enrolment::{self as proto, NodeReport, PodRedirection, ReportAck};
@@ -14,6 +13,8 @@ use ambit_runtime::Backoff;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::{Interceptor, interceptor::InterceptedService};
+use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
 use crate::board::Board;
@@ -32,7 +33,10 @@ enum ReportError {
 }
 
 /// Reports until it's dropped.
-pub(crate) async fn run(channel: ControlPlane, node: String, board: Board) {
+pub(crate) async fn run<I>(channel: InterceptedService<Channel, I>, node: String, board: Board)
+where
+    I: Interceptor + Clone + Send + Sync + 'static,
+{
     let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY).jitter(0.2);
     loop {
         let mut reported = false;
@@ -47,12 +51,15 @@ pub(crate) async fn run(channel: ControlPlane, node: String, board: Board) {
     }
 }
 
-async fn stream(
-    channel: &ControlPlane,
+async fn stream<I>(
+    channel: &InterceptedService<Channel, I>,
     node: &str,
     board: &Board,
     reported: &mut bool,
-) -> Result<(), ReportError> {
+) -> Result<(), ReportError>
+where
+    I: Interceptor + Clone + Send + Sync + 'static,
+{
     let (sender, receiver) = mpsc::channel(1);
     let mut client = EnrolmentClient::new(channel.clone());
     let mut changes = board.changes();
@@ -149,6 +156,3 @@ fn log_refusals(answer: &ReportAck, before: &mut BTreeMap<(String, String), Stri
 const DEADLINE: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(5);
-
-#[cfg(test)]
-mod tests;
