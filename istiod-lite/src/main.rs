@@ -1,3 +1,10 @@
 //! Entry point of `istiod-lite`.
 
-fn main() {}
+use clap::Parser;
+use istiod_lite::Args;
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    ambit_identity::install()?;
+    istiod_lite::run(args)
+}

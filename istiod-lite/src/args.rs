@@ -1,0 +1,115 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ambit_types::{DEFAULT_TRUST_DOMAIN, NamespacedName};
+use clap::Parser;
+
+/// The control plane of an ambient mesh: configuration and certificates from
+/// a directory of Kubernetes manifests.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "istiod-lite", version)]
+pub struct Args {
+    /// Directory of manifests; changes are picked up while it runs.
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Where the root key and the nodes' redirection reports are kept.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Address of xDS, certificates and enrolment (TLS).
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:15012")]
+    pub listen: SocketAddr,
+    /// Address of /ready, /metrics and /debug (plain HTTP).
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:15014")]
+    pub http: SocketAddr,
+    /// Public keys of the issuer of service-account tokens.
+    #[arg(long, value_name = "FILE")]
+    pub jwks: PathBuf,
+    /// Issuer that tokens must name.
+    #[arg(long, value_name = "ISS")]
+    pub token_issuer: String,
+    /// Audience that tokens must be for; may be repeated.
+    #[arg(long, value_name = "AUD", default_value = "istio-ca")]
+    pub token_audience: Vec<String>,
+    /// A plugged-in CA: ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem.
+    /// Without it, a root of our own is kept in the state directory.
+    #[arg(long, value_name = "DIR")]
+    pub ca_dir: Option<PathBuf>,
+    /// Name of this cluster.
+    #[arg(long, value_name = "ID", default_value = "Kubernetes")]
+    pub cluster_id: String,
+    /// Trust domain of all identities.
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_TRUST_DOMAIN)]
+    pub trust_domain: String,
+    /// Account of node proxies (NAMESPACE/NAME): may read the configuration and
+    /// ask for certificates of the pods of its node; may be repeated.
+    #[arg(long, value_name = "NS/SA", default_value = "istio-system/ztunnel")]
+    pub trusted_node_account: Vec<NamespacedName>,
+    /// Account of node agents (NAMESPACE/NAME): may report redirection of the
+    /// pods of its node; may be repeated.
+    #[arg(long, value_name = "NS/SA", default_value = "istio-system/node-agent")]
+    pub trusted_agent_account: Vec<NamespacedName>,
+    /// Let every service account with a valid token read the configuration, as
+    /// upstream does.
+    #[arg(long)]
+    pub open_discovery: bool,
+    /// Where to write the root bundle [default: STATE_DIR/root-cert.pem].
+    #[arg(long, value_name = "FILE")]
+    pub publish_root: Option<PathBuf>,
+    /// Further server names of the certificate; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Vec<String>,
+}
+
+impl Args {
+    /// Where the root bundle goes.
+    pub fn root_bundle(&self) -> PathBuf {
+        let beside = || self.state_dir.join("root-cert.pem");
+        self.publish_root.clone().unwrap_or_else(beside)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUIRED: [&str; 9] = [
+        "istiod-lite",
+        "--from",
+        "m",
+        "--state-dir",
+        "s",
+        "--jwks",
+        "j",
+        "--token-issuer",
+        "i",
+    ];
+
+    #[test]
+    fn defaults_are_upstreams() {
+        let args = Args::try_parse_from(REQUIRED).unwrap();
+        assert_eq!(args.listen.port(), 15012);
+        assert_eq!(args.http.port(), 15014);
+        assert_eq!(args.token_audience, ["istio-ca"]);
+        assert_eq!(
+            args.trusted_node_account[0].to_string(),
+            "istio-system/ztunnel"
+        );
+        assert_eq!(args.cluster_id, "Kubernetes");
+        assert_eq!(args.root_bundle(), PathBuf::from("s/root-cert.pem"));
+        assert!(!args.open_discovery);
+    }
+
+    #[test]
+    fn an_account_is_a_namespace_and_a_name() {
+        let with = |account| {
+            let more = ["--trusted-node-account", account];
+            Args::try_parse_from(REQUIRED.into_iter().chain(more))
+        };
+        assert_eq!(with("a/b").unwrap().trusted_node_account.len(), 1);
+        for bad in ["ztunnel", "a/b/c", ""] {
+            assert!(with(bad).is_err(), "{bad}");
+        }
+    }
+}

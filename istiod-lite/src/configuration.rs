@@ -1,0 +1,282 @@
+//! The configuration task: changes in, publications out. The one writer of
+//! everything that follows from objects.
+//!
+//! Whatever has changed is gathered for a moment, compiled in one step and
+//! published in one step. Pods are known to the [`Directory`] at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit_compile::{AddressKind, AddressResource, AuthorizationResource, Compiler, Delta};
+use ambit_kube::Change;
+use ambit_proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE, WORKLOAD_TYPE};
+use ambit_runtime::ReadyGuard;
+use ambit_xds::{Batch, Publisher, TypeDelta, Update};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, error, info, warn};
+
+use crate::directory::Directory;
+use crate::enrolment::Report;
+use crate::metrics::ControlMetrics;
+use crate::page::{Contents, ObjectStatus, Page};
+use crate::redirection::{self, Redirections};
+use crate::roots::RootBundle;
+
+/// The types that are served, in the order of delivery (design D5).
+pub(crate) const TYPES: [&str; 3] = [AUTHORIZATION_TYPE, ADDRESS_TYPE, WORKLOAD_TYPE];
+
+/// What the task works with.
+pub(crate) struct Configuration {
+    /// Objects to resources.
+    pub(crate) compiler: Compiler,
+    /// Which pods are redirected.
+    pub(crate) redirections: Redirections,
+    /// Which pods run where.
+    pub(crate) directory: Directory,
+    /// Roots for everybody.
+    pub(crate) roots: Arc<RootBundle>,
+    /// Resources to nodes.
+    pub(crate) publisher: Publisher,
+    /// What is wrong, to people.
+    pub(crate) page: Page,
+    /// What is counted.
+    pub(crate) metrics: Arc<ControlMetrics>,
+    /// Ready after the first publication.
+    pub(crate) ready: ReadyGuard,
+}
+
+/// Changes that wait to be compiled.
+#[derive(Default)]
+struct Gathered {
+    changes: Vec<Change>,
+    /// When the first and the last of them came.
+    window: Option<(Instant, Instant)>,
+}
+
+impl Gathered {
+    fn add(&mut self, changes: impl IntoIterator<Item = Change>) {
+        self.changes.extend(changes);
+        let now = Instant::now();
+        let first = self.window.map_or(now, |(first, _)| first);
+        self.window = Some((first, now));
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let (first, last) = self.window?;
+        Some((last + QUIET).min(first + GATHER_AT_MOST))
+    }
+}
+
+impl Configuration {
+    /// Runs until the source ends or the task is cancelled.
+    pub(crate) async fn run(
+        mut self,
+        mut source: mpsc::Receiver<Vec<Change>>,
+        mut reports: mpsc::Receiver<Report>,
+    ) {
+        let mut gathered = Gathered::default();
+        let mut synced = false;
+        loop {
+            let due = gathered.due().filter(|_| synced);
+            tokio::select! {
+                changes = source.recv() => {
+                    let Some(changes) = changes else {
+                        error!("the source of objects has ended; the configuration stays as it is");
+                        return;
+                    };
+                    let was = synced;
+                    synced |= changes.contains(&Change::Synced);
+                    self.learn(&changes);
+                    gathered.add(changes);
+                    if synced && !was {
+                        self.redirections.forget_unknown(&self.directory);
+                        self.flush(std::mem::take(&mut gathered)).await;
+                        self.ready.ready();
+                    }
+                },
+                Some(report) = reports.recv() => {
+                    self.on_report(report).await;
+                    gathered.add([]);
+                }
+                () = sleep_maybe(due) => self.flush(std::mem::take(&mut gathered)).await,
+            }
+        }
+    }
+
+    /// What can't wait: which pods there are decides who may call.
+    fn learn(&mut self, changes: &[Change]) {
+        let gone = self.directory.learn(changes);
+        self.redirections.forget(&gone);
+        self.roots.learn(changes);
+        for change in changes {
+            match change {
+                Change::Apply(located) => self.metrics.update(located.object.kind()),
+                Change::Delete(key) => self.metrics.update(key.kind),
+                Change::Problems(_) | Change::Redirection { .. } | Change::Synced => {}
+            }
+        }
+    }
+
+    /// Keeps a report before anybody hears of it: a restart must know what
+    /// nodes were told.
+    async fn on_report(&mut self, report: Report) {
+        let refused = self
+            .redirections
+            .report(&report.node, report.pods, &self.directory);
+        self.save().await;
+        // The stream that brought it may be gone.
+        let _ = report.kept.send(refused);
+    }
+
+    async fn save(&mut self) {
+        let Some((path, text)) = self.redirections.take_unsaved() else {
+            return;
+        };
+        let saved = tokio::task::spawn_blocking(move || redirection::save(&path, &text)).await;
+        if !matches!(saved, Ok(Ok(()))) {
+            self.redirections.on_save_failed();
+            self.metrics.state_error();
+            error!(outcome = ?saved, "redirection state not written; a restart would lose it");
+        }
+    }
+
+    async fn flush(&mut self, mut gathered: Gathered) {
+        gathered
+            .changes
+            .extend(self.redirections.changes(&self.directory));
+        self.save().await;
+        self.write_roots().await;
+        let waited = gathered.window.map(|(first, _)| first.elapsed());
+        let started = Instant::now();
+        let delta = self.compiler.apply(gathered.changes);
+        let compiled = started.elapsed();
+        let (statuses, diagnostics) = (!delta.statuses.is_empty(), delta.diagnostics);
+        let published = self.publisher.publish(batch(delta));
+        debug!(version = published.version, ?compiled, touched = ?published.touched, "published");
+        self.metrics
+            .published(&published, waited.unwrap_or_default(), compiled);
+        let sizes = self.publisher.sizes();
+        let of = |url: &str| {
+            let size = sizes.iter().find(|size| size.type_url.as_ref() == url);
+            size.map_or(0, |size| size.resources)
+        };
+        let services = of(ADDRESS_TYPE).saturating_sub(of(WORKLOAD_TYPE));
+        self.metrics
+            .sizes(&sizes, services, self.redirections.count());
+        if statuses || diagnostics || published.version == 1 {
+            self.show(published.version);
+        }
+        if published.version == 1 {
+            info!(
+                workloads = of(WORKLOAD_TYPE),
+                services,
+                policies = of(AUTHORIZATION_TYPE),
+                redirected = self.redirections.count(),
+                "configuration loaded"
+            );
+        }
+    }
+
+    async fn write_roots(&self) {
+        let roots = Arc::clone(&self.roots);
+        let written = tokio::task::spawn_blocking(move || roots.write()).await;
+        if !matches!(written, Ok(Ok(()))) {
+            self.metrics.state_error();
+            warn!(outcome = ?written, "root bundle not written");
+        }
+    }
+
+    fn show(&self, version: u64) {
+        let statuses = self.compiler.statuses().iter();
+        self.page.replace(Contents {
+            version,
+            diagnostics: self.compiler.diagnostics(),
+            statuses: statuses
+                .map(|(object, status)| ObjectStatus {
+                    object: object.clone(),
+                    status: status.clone(),
+                })
+                .collect(),
+        });
+    }
+}
+
+/// A delta of the compiler as a batch for nodes.
+fn batch(delta: Delta) -> Batch {
+    let authorizations = TypeDelta {
+        type_url: AUTHORIZATION_TYPE.to_owned(),
+        changed: delta
+            .authorizations
+            .changed
+            .iter()
+            .map(|a| policy(a))
+            .collect(),
+        removed: names(&delta.authorizations.removed),
+    };
+    let changed = &delta.addresses.changed;
+    let addresses = TypeDelta {
+        type_url: ADDRESS_TYPE.to_owned(),
+        changed: changed.iter().map(|a| address(a)).collect(),
+        removed: names(&delta.addresses.removed),
+    };
+    let workloads = TypeDelta {
+        type_url: WORKLOAD_TYPE.to_owned(),
+        changed: changed.iter().filter_map(|a| bare_workload(a)).collect(),
+        removed: names(&delta.addresses.removed),
+    };
+    Batch {
+        types: vec![authorizations, addresses, workloads],
+    }
+}
+
+fn names(removed: &[Arc<str>]) -> Vec<String> {
+    removed.iter().map(ToString::to_string).collect()
+}
+
+fn policy(resource: &AuthorizationResource) -> Update {
+    Update {
+        name: resource.name.to_string(),
+        version: resource.version.to_string(),
+        body: resource.body.clone(),
+        ..Update::default()
+    }
+}
+
+fn address(resource: &AddressResource) -> Update {
+    let (groups, home) = match &resource.kind {
+        AddressKind::Service => (Vec::new(), None),
+        AddressKind::Workload { services, node, .. } => {
+            let home = Some(node.to_string()).filter(|node| !node.is_empty());
+            (services.iter().map(ToString::to_string).collect(), home)
+        }
+    };
+    Update {
+        name: resource.name.to_string(),
+        version: resource.version.to_string(),
+        body: resource.body.clone(),
+        aliases: resource.aliases.iter().map(ToString::to_string).collect(),
+        groups,
+        home,
+    }
+}
+
+fn bare_workload(resource: &AddressResource) -> Option<Update> {
+    Some(Update {
+        body: resource.workload_body()?,
+        groups: Vec::new(),
+        ..address(resource)
+    })
+}
+
+async fn sleep_maybe(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Changes are published when nothing has changed for this long,
+const QUIET: Duration = Duration::from_millis(100);
+/// or when the first of them has waited this long.
+const GATHER_AT_MOST: Duration = Duration::from_secs(10);

@@ -1,0 +1,105 @@
+//! The HTTP server of 15014: readiness, metrics, what is going on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ambit_ca::CertificateAuthority;
+use ambit_runtime::Readiness;
+use ambit_telemetry::Metrics;
+use ambit_telemetry::http::{self, Routes};
+use ambit_xds::{AdsServer, ConnectionStatus};
+use serde::Serialize;
+
+use crate::metrics::ControlMetrics;
+use crate::page::Page;
+
+/// What the server shows.
+pub(crate) struct Views {
+    /// `/ready`.
+    pub(crate) readiness: Readiness,
+    /// `/metrics`.
+    pub(crate) registry: Metrics,
+    /// Refreshed for each scrape.
+    pub(crate) metrics: Arc<ControlMetrics>,
+    /// Its end is a metric.
+    pub(crate) authority: Arc<CertificateAuthority>,
+    /// `/debug/statusz`.
+    pub(crate) page: Page,
+    /// `/debug/syncz`.
+    pub(crate) streams: AdsServer,
+}
+
+/// The paths and what answers them.
+pub(crate) fn routes(views: Views) -> Routes {
+    let Views {
+        readiness,
+        registry,
+        metrics,
+        authority,
+        page,
+        streams,
+    } = views;
+    let registry = Arc::new(registry);
+    Routes::new()
+        .route("/ready", move |request| {
+            let answer = http::readiness(request.method(), &readiness);
+            async move { answer }
+        })
+        .route("/metrics", move |request| {
+            metrics.refresh(authority.not_after());
+            let answer = http::metrics(request.headers(), &registry);
+            async move { answer }
+        })
+        .route("/version", |_| async {
+            http::text(::http::StatusCode::OK, env!("CARGO_PKG_VERSION"))
+        })
+        .route("/debug/statusz", move |_| {
+            let answer = http::json(&*page.contents());
+            async move { answer }
+        })
+        .route("/debug/syncz", move |_| {
+            let all: Vec<Stream> = streams.connections().into_iter().map(stream).collect();
+            let answer = http::json(&all);
+            async move { answer }
+        })
+}
+
+#[derive(Serialize)]
+struct Stream {
+    connection: u64,
+    node: Arc<str>,
+    caller: Arc<str>,
+    since: String,
+    types: BTreeMap<Arc<str>, Type>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Type {
+    status: &'static str,
+    wildcard: bool,
+    sent_nonce: String,
+    acked_nonce: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+fn stream(connection: ConnectionStatus) -> Stream {
+    let types = connection.types.into_iter().map(|t| {
+        let shown = Type {
+            status: t.sync.label(),
+            wildcard: t.wildcard,
+            sent_nonce: t.sent_nonce,
+            acked_nonce: t.acked_nonce,
+            error: t.error,
+        };
+        (t.type_url, shown)
+    });
+    Stream {
+        connection: connection.id,
+        node: connection.node,
+        caller: connection.caller,
+        since: humantime::format_rfc3339_seconds(connection.since).to_string(),
+        types: types.collect(),
+    }
+}
