@@ -117,6 +117,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         /// Across the size at which places are kept, the set has what was
         /// inserted and not removed, each once, and finds it.
         #[test]
