@@ -78,6 +78,9 @@ impl AddressText {
 /// # Errors
 /// If the path can't be bound.
 pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -229,7 +232,8 @@ fn text(code: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 
 /// The plugin itself waits 5 s; it should read why.
 const DEADLINE: Duration = Duration::from_millis(4500);
-const TRIES: u32 = 10;
+/// Upstream tries 10 times; a directory's change needs a moment to be read.
+const TRIES: u32 = 200;
 const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MAX_BODY: usize = 64 * 1024;

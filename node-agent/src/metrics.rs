@@ -115,3 +115,28 @@ impl Collector for State {
 fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn names_and_labels_are_the_contract_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = ambit_redirect::zds::ZdsConfig::default();
+        let zds = ambit_redirect::zds::ZdsServer::bind(dir.path().join("zds"), config).unwrap();
+        let mut registry = Metrics::new();
+        let ours = AgentMetrics::register(&mut registry, Board::new(), zds.handle());
+        ours.reconciled(Event::Repaired);
+        ours.answered_plugin(500);
+        let text = registry.encode().unwrap();
+        for line in [
+            "nodeagent_reconcile_events_total{type=\"repaired\"} 1",
+            "istio_cni_plugin_requests_total{response_code=\"500\"} 1",
+            "ztunnel_connected 0",
+            "nodeagent_pods{state=\"redirected\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} isn't in:\n{text}");
+        }
+    }
+}

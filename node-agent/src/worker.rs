@@ -333,7 +333,7 @@ impl Guard {
             ns,
             wanted,
             kernel,
-            look_again: now + SLOW_POLL,
+            look_again: now + slow_poll(),
             pace: Backoff::new(FIRST_PACE, MAX_PACE),
             repaired: now,
         }
@@ -357,7 +357,7 @@ impl Guard {
             self.tools.metrics.reconciled(Event::Repaired);
             self.slow_down().await;
         }
-        self.look_again = Instant::now() + SLOW_POLL;
+        self.look_again = Instant::now() + slow_poll();
         Ok(self.is_there(spec))
     }
 
@@ -395,6 +395,11 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
+/// Spread, so that a node's pods aren't all looked at in one moment.
+fn slow_poll() -> Duration {
+    Backoff::new(SLOW_POLL, SLOW_POLL).jitter(0.3).next_wait()
+}
+
 async fn pause_for(pause: Option<Duration>) {
     match pause {
         Some(pause) => sleep(pause).await,
@@ -407,7 +412,7 @@ const MAX_RETRY: Duration = Duration::from_secs(5);
 /// Besides notifications, which the kernel may drop.
 const SLOW_POLL: Duration = Duration::from_secs(30);
 /// How often the path of a namespace is looked at.
-const PRESENCE_POLL: Duration = Duration::from_millis(500);
+const PRESENCE_POLL: Duration = Duration::from_secs(1);
 const FIRST_PACE: Duration = Duration::from_millis(5);
 const MAX_PACE: Duration = Duration::from_secs(1);
 const CALM: Duration = Duration::from_secs(10);

@@ -87,3 +87,33 @@ fn parse_address(hex: &str) -> Option<IpAddr> {
 const TIME_WAIT: u8 = 0x06;
 const CLOSED: u8 = 0x07;
 const LISTEN: u8 = 0x0a;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLES: &str = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:3A99 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1
+   1: 0100007F:3A99 02004D0A:9C40 01 00000000:00000000 00:00000000 00000000     0        0 2 1
+   2: 02004D0A:3A9E 0100010A:9C41 08 00000000:00000000 00:00000000 00000000     0        0 3 1
+   3: 0200004D:1F90 0100010A:9C42 01 00000000:00000000 00:00000000 00000000     0        0 4 1
+   4: 0200004D:1F90 0100010A:9C43 06 00000000:00000000 00:00000000 00000000     0        0 5 1
+   5: 0200FFFF
+   6: 0000000000000000FFFF00000200004D:1F90 0000000000000000FFFF00000100010A:9C44 01 0
+   7: 0000000000000000FFFF00000600004D:C350 0000000000000000FFFF00000200004D:1F90 01 0
+";
+
+    /// The texts are of a little-endian machine.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn counts_what_the_proxy_carries() {
+        let own = ["77.0.0.2".parse().unwrap(), "10.77.0.2".parse().unwrap()];
+        let sockets: Vec<_> = TABLES.lines().filter_map(Socket::parse).collect();
+        assert_eq!(sockets.len(), 7);
+        assert_eq!(sockets[5].local, own[0], "a mapped address is an IPv4 one");
+        let carried: Vec<_> = sockets.iter().map(|s| s.is_carried(&own)).collect();
+        // Listening; captured out; captured in; direct; over; direct; the proxy's, spoofed.
+        assert_eq!(carried, [false, true, true, false, false, false, true]);
+    }
+}

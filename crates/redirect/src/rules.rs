@@ -463,3 +463,6 @@ fn number(value: u32) -> Expression<'static> {
 fn text(value: impl Into<Cow<'static, str>>) -> Expression<'static> {
     Expression::String(value.into())
 }
+
+#[cfg(test)]
+mod tests;

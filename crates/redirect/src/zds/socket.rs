@@ -105,6 +105,9 @@ impl SeqPacket {
 impl SeqListener {
     /// Listens on a path; a socket that an earlier process left there goes.
     pub(super) fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
         match std::fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
