@@ -22,8 +22,8 @@ pub fn sync(manifests: &Manifests, node: &NetNs) -> Result<()> {
     let rules = rules(manifests)?;
     let script = format!(
         "add table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n\
-         chain prerouting {{ type nat hook prerouting priority dstnat;\n{rules}}}\n\
-         chain output {{ type nat hook output priority dstnat;\n{rules}}}\n}}\n"
+         chain prerouting {{ type nat hook prerouting priority -100;\n{rules}}}\n\
+         chain output {{ type nat hook output priority -100;\n{rules}}}\n}}\n"
     );
     let mut child = node
         .run_on_thread(|| {

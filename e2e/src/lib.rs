@@ -16,8 +16,10 @@ pub mod kubelet;
 pub mod kubeproxy;
 pub mod load;
 pub mod manifests;
+pub mod peer;
 pub mod privilege;
 pub mod programs;
+pub mod scenario;
 pub mod scrape;
 
 pub use cluster::{Cluster, Options};
