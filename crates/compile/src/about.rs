@@ -40,6 +40,10 @@ impl Told {
     /// The offending value, shortened.
     pub(crate) fn value(mut self, value: &str) -> Self {
         const SHOWN: usize = 120;
+        if value.is_empty() {
+            self.0.value = Some("\"\"".to_owned());
+            return self;
+        }
         let mut shown: String = value.chars().take(SHOWN).collect();
         if shown.len() < value.len() {
             shown.push('…');

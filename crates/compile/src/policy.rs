@@ -20,7 +20,8 @@ use crate::input::Labels;
 pub(crate) struct Fault {
     /// Empty when the document as a whole can't be read.
     pub(crate) field: String,
-    pub(crate) value: String,
+    /// None where something is missing.
+    pub(crate) value: Option<String>,
     pub(crate) wrong: String,
     pub(crate) remedy: &'static str,
 }
@@ -47,7 +48,7 @@ impl Reach {
             if key.is_empty() || key.contains('*') || value.contains('*') {
                 faults.push(Fault {
                     field: format!("spec.selector.matchLabels.{key}"),
-                    value: value.clone(),
+                    value: Some(value.clone()),
                     wrong: "a selector compares labels whole and knows no wildcard".to_owned(),
                     remedy: "write the label and its value in full",
                 });

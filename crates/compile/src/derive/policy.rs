@@ -6,7 +6,7 @@ use ambit_kube::Problem;
 use ambit_proto::security::{Action, Authorization, Scope};
 
 use super::hints::idle;
-use crate::about::About;
+use crate::about::{About, Told};
 use crate::codes;
 use crate::output::AuthorizationResource;
 use crate::outputs::Output;
@@ -106,7 +106,11 @@ fn refusal<T, K>(about: &About<'_, T>, kept: &Kept<K>) -> Vec<Problem> {
     let mut told: Vec<_> = read
         .map(|fault| {
             let error = about.error(codes::POLICY_VALUE, &fault.field, fault.wrong.as_str());
-            error.value(&fault.value).remedy(fault.remedy)
+            let value = fault.value.as_deref();
+            value
+                .into_iter()
+                .fold(error, Told::value)
+                .remedy(fault.remedy)
         })
         .collect();
     let remedy = "correct the policy";
@@ -245,11 +249,9 @@ fn worst(faults: &[crate::policy::Fault]) -> String {
     if first.field.is_empty() {
         return format!("{}{more}", first.wrong);
     }
-    let value = &first.value;
-    format!(
-        "{} = {value:?}: {}; {}{more}",
-        first.field, first.wrong, first.remedy
-    )
+    let value = first.value.as_ref().map(|value| format!(" = {value:?}"));
+    let (field, value) = (&first.field, value.unwrap_or_default());
+    format!("{field}{value}: {}; {}{more}", first.wrong, first.remedy)
 }
 
 fn list(found: &BTreeSet<String>) -> String {

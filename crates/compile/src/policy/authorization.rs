@@ -76,7 +76,7 @@ impl Policy {
         if has_targets && spec.selector.is_some() {
             faults.push(Fault {
                 field: "spec.targetRefs".to_owned(),
-                value: String::new(),
+                value: None,
                 wrong: "a policy has a selector or targetRefs, not both".to_owned(),
                 remedy: "keep the one that is meant",
             });
@@ -148,7 +148,7 @@ impl Fault {
     pub(crate) fn unreadable(why: &str) -> Self {
         Self {
             field: String::new(),
-            value: String::new(),
+            value: None,
             wrong: why.to_owned(),
             remedy: "correct the document",
         }

@@ -53,7 +53,7 @@ impl Peer {
         if let Some(port) = ports.keys().next().filter(|_| reach == Some(Reach::All)) {
             faults.push(Fault {
                 field: "spec.portLevelMtls".to_owned(),
-                value: port.to_string(),
+                value: Some(port.to_string()),
                 wrong: "ports are of workloads, and this policy selects none by label".to_owned(),
                 remedy: "add a selector with the labels of the workloads",
             });
@@ -61,7 +61,7 @@ impl Peer {
         if ports.contains_key(&0) {
             faults.push(Fault {
                 field: "spec.portLevelMtls.0".to_owned(),
-                value: "0".to_owned(),
+                value: Some("0".to_owned()),
                 wrong: "not a port".to_owned(),
                 remedy: "write a number from 1 to 65535",
             });

@@ -32,7 +32,7 @@ pub(super) fn read(
     if action == Action::Deny && spec.rules.is_empty() {
         faults.push(Fault {
             field: "spec.rules".to_owned(),
-            value: String::new(),
+            value: None,
             wrong: "a DENY without rules denies nothing".to_owned(),
             remedy: "write the rules, or one empty rule ({}) to deny everything",
         });
@@ -167,9 +167,8 @@ fn source(
     l7: &mut BTreeSet<String>,
 ) -> Match {
     if *source == Source::default() {
-        values.fault(
+        values.gap(
             path,
-            "",
             "a source without a condition",
             "say whom it is about, or leave it out",
         );
@@ -227,9 +226,8 @@ fn operation(
     l7: &mut BTreeSet<String>,
 ) -> Match {
     if *operation == Operation::default() {
-        values.fault(
+        values.gap(
             path,
-            "",
             "an operation without a condition",
             "say what it is about, or leave it out",
         );

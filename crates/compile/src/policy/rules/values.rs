@@ -18,7 +18,17 @@ impl Values<'_> {
     pub(super) fn fault(&mut self, field: &str, value: &str, wrong: &str, remedy: &'static str) {
         self.faults.push(Fault {
             field: field.to_owned(),
-            value: value.to_owned(),
+            value: Some(value.to_owned()),
+            wrong: wrong.to_owned(),
+            remedy,
+        });
+    }
+
+    /// Something that must be there and isn't.
+    pub(super) fn gap(&mut self, field: &str, wrong: &str, remedy: &'static str) {
+        self.faults.push(Fault {
+            field: field.to_owned(),
+            value: None,
             wrong: wrong.to_owned(),
             remedy,
         });

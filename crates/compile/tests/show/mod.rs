@@ -1,0 +1,85 @@
+//! Messages as the tables write them.
+
+use std::net::IpAddr;
+
+use ambit_proto::workload;
+use serde_json::{Value, json};
+
+pub(crate) fn show_workload(w: &workload::Workload) -> Value {
+    let services = w.services.iter().map(|(key, list)| {
+        let ports = list
+            .ports
+            .iter()
+            .map(|p| format!("{}:{}", p.service_port, p.target_port));
+        (key.clone(), Value::from(ports.collect::<Vec<_>>()))
+    });
+    json!({
+        "name": w.name,
+        "namespace": w.namespace,
+        "addresses": w.addresses.iter().map(|ip| show_ip(ip)).collect::<Vec<_>>(),
+        "hostname": w.hostname,
+        "network": w.network,
+        "tunnelProtocol": w.tunnel_protocol().as_str_name(),
+        "nativeTunnel": w.native_tunnel,
+        "trustDomain": w.trust_domain,
+        "serviceAccount": w.service_account,
+        "node": w.node,
+        "canonicalName": w.canonical_name,
+        "canonicalRevision": w.canonical_revision,
+        "workloadType": w.workload_type().as_str_name(),
+        "workloadName": w.workload_name,
+        "policies": w.authorization_policies,
+        "status": w.status().as_str_name(),
+        "clusterId": w.cluster_id,
+        "services": services.collect::<serde_json::Map<_, _>>(),
+        "locality": w.locality.as_ref().map(|l| format!("{}/{}/{}", l.region, l.zone, l.subzone)),
+        "networkMode": w.network_mode().as_str_name(),
+        "capacity": w.capacity,
+        "waypoint": w.waypoint.is_some(),
+    })
+}
+
+pub(crate) fn show_service(s: &workload::Service) -> Value {
+    let ports = s.ports.iter().map(|p| {
+        let app = p.app_protocol().as_str_name();
+        format!("{}:{} {app}", p.service_port, p.target_port)
+    });
+    let addresses = s.addresses.iter().map(|address| {
+        let ip = show_ip(&address.address);
+        let length = address
+            .length
+            .map(|length| format!("/{length}"))
+            .unwrap_or_default();
+        format!("{}/{ip}{length}", address.network)
+    });
+    let load_balancing = s.load_balancing.as_ref().map(|lb| {
+        let scopes: Vec<_> = lb
+            .routing_preference()
+            .map(|scope| scope.as_str_name())
+            .collect();
+        format!(
+            "{} {} {}",
+            lb.mode().as_str_name(),
+            scopes.join(","),
+            lb.health_policy().as_str_name()
+        )
+    });
+    json!({
+        "name": s.name,
+        "addresses": addresses.collect::<Vec<_>>(),
+        "ports": ports.collect::<Vec<_>>(),
+        "subjectAltNames": s.subject_alt_names,
+        "loadBalancing": load_balancing,
+        "ipFamilies": s.ip_families().as_str_name(),
+        "canonical": s.canonical,
+        "visibility": s.visibility().as_str_name(),
+        "waypoint": s.waypoint.is_some(),
+    })
+}
+
+fn show_ip(bytes: &[u8]) -> String {
+    match <[u8; 4]>::try_from(bytes) {
+        Ok(v4) => IpAddr::from(v4).to_string(),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(bytes).unwrap()).to_string(),
+    }
+}
