@@ -42,17 +42,22 @@ struct Peer {
     id: SpiffeId,
 }
 
-async fn handshake(proxy: &PodProxy, stream: TcpStream) -> Result<ServerConnection, FlowError> {
+async fn handshake(
+    proxy: &PodProxy,
+    stream: TcpStream,
+) -> Result<Box<ServerConnection>, FlowError> {
     let local = proxy.identify().destination().await?;
     let id = local
         .identity()
         .ok_or_else(|| FlowError::NoIdentity(local.uid.clone()))?;
     let svid = proxy.node.certs.svid(id).await?;
-    Ok(serve_tls(stream, &svid, &proxy.hbone, &proxy.gate).await?)
+    Ok(Box::new(
+        serve_tls(stream, &svid, &proxy.hbone, &proxy.gate).await?,
+    ))
 }
 
 /// Streams until the peer or a drain ends the connection.
-async fn streams(proxy: &Arc<PodProxy>, mut connection: ServerConnection, peer: &Arc<Peer>) {
+async fn streams(proxy: &Arc<PodProxy>, mut connection: Box<ServerConnection>, peer: &Arc<Peer>) {
     let mut draining = false;
     loop {
         let next = tokio::select! {
@@ -66,7 +71,7 @@ async fn streams(proxy: &Arc<PodProxy>, mut connection: ServerConnection, peer: 
         };
         match next {
             Some(Ok(stream)) => {
-                let task = serve_stream(Arc::clone(proxy), stream, Arc::clone(peer));
+                let task = serve_stream(Arc::clone(proxy), Box::new(stream), Arc::clone(peer));
                 proxy.connections.spawn("inbound", Box::pin(task));
             }
             Some(Err(error)) => {
@@ -79,7 +84,7 @@ async fn streams(proxy: &Arc<PodProxy>, mut connection: ServerConnection, peer: 
 }
 
 /// One CONNECT, start to finish.
-async fn serve_stream(proxy: Arc<PodProxy>, stream: InboundStream, peer: Arc<Peer>) {
+async fn serve_stream(proxy: Arc<PodProxy>, stream: Box<InboundStream>, peer: Arc<Peer>) {
     let accepted = Instant::now();
     // Boxed: what setting up needs isn't kept while bytes flow.
     let flow = match Box::pin(open(&proxy, &stream, &peer, accepted)).await {
@@ -195,4 +200,13 @@ impl From<&Baggage> for Claimed {
             zone: baggage.zone.as_str().into(),
         }
     }
+}
+
+/// Size of one stream's task.
+#[cfg(test)]
+pub(crate) fn stream_size() -> usize {
+    fn size<F>(_: impl Fn(Arc<PodProxy>, Box<InboundStream>, Arc<Peer>) -> F) -> usize {
+        size_of::<F>()
+    }
+    size(serve_stream)
 }

@@ -137,3 +137,29 @@ impl PodProxy {
         stream.local_addr().map(ambit_types::canonical_socket)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F>(_: impl Fn(Arc<PodProxy>, TcpStream, SocketAddr) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What an idle connection costs beyond its sockets: a change that keeps
+    /// the state of setting up alive while bytes flow shows here.
+    #[test]
+    fn connections_are_small() {
+        let sizes = [
+            ("outbound", size(outbound::serve), 512),
+            ("passthrough", size(passthrough::serve), 512),
+            ("hbone", size(inbound::serve), 512),
+            ("stream", inbound::stream_size(), 256),
+            ("relay", crate::copy::relay_size(), 512),
+            ("flow", size_of::<crate::flow::Flow>(), 384),
+        ];
+        for (path, size, limit) in sizes {
+            assert!(size <= limit, "{path}: {size} bytes");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteHeader, RouteScope};
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
@@ -155,25 +155,20 @@ impl Netlink {
     /// # Errors
     /// What the kernel says.
     pub async fn add_veth(&self, name: &str, peer: &str, peer_ns: &NetNs) -> Result<()> {
-        let what = format!("add veth {name} to {peer}");
-        let message = LinkVeth::new(name, peer).build();
+        // The peer is made where it belongs: its name may be taken here.
+        let far_end = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(peer.to_owned())
+            .setns_by_fd(peer_ns.as_fd().as_raw_fd())
+            .build();
+        let message = LinkVeth::new(name, peer)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(far_end)))
+            .build();
         self.handle
             .link()
             .add(message)
             .execute()
             .await
-            .map_err(refused(&what))?;
-        let index = self.index(peer).await?;
-        let moved = LinkMessageBuilder::<LinkUnspec>::new()
-            .index(index)
-            .setns_by_fd(peer_ns.as_fd().as_raw_fd())
-            .build();
-        self.handle
-            .link()
-            .set(moved)
-            .execute()
-            .await
-            .map_err(refused(&what))
+            .map_err(refused(format!("add veth {name} to {peer}")))
     }
 
     /// Adds a bridge.

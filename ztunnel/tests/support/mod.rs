@@ -1,0 +1,321 @@
+//! Two nodes with a ztunnel each, their pods, and around them a node agent, a
+//! certificate service and a discovery service that follow the contracts but
+//! are none of ours beyond the wire.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test support, which clippy.toml does not recognise as tests"
+)]
+
+pub(crate) mod control;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
+use std::time::Duration;
+
+use ambit_netns::NetNs;
+use ambit_redirect::zds::{ProxyState, WorkloadInfo, ZdsConfig, ZdsHandle, ZdsServer};
+use ambit_redirect::{Capture, Redirector, RuleSet};
+use ambit_runtime::Scope;
+use ambit_testkit::net::Underlay;
+use ambit_testkit::process::Process;
+use ambit_testkit::sandbox::Sandbox;
+use ambit_testkit::{client, eventually};
+use anyhow::{Context, Result, bail, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use control::CaServer;
+
+/// Port of the echo application of every pod.
+pub(crate) const ECHO: u16 = 8080;
+
+/// Addresses of the pods, by name.
+pub(crate) type Ips = BTreeMap<&'static str, IpAddr>;
+
+/// A pod of the test.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PodSpec {
+    pub(crate) name: &'static str,
+    pub(crate) account: &'static str,
+    pub(crate) node: &'static str,
+    /// In the mesh: handed to its node's proxy, rules installed.
+    pub(crate) enrolled: bool,
+}
+
+/// A pod that is in the mesh.
+pub(crate) const fn pod(name: &'static str, node: &'static str) -> PodSpec {
+    PodSpec {
+        name,
+        account: name,
+        node,
+        enrolled: true,
+    }
+}
+
+/// A pod that isn't.
+pub(crate) const fn outsider(name: &'static str, node: &'static str) -> PodSpec {
+    PodSpec {
+        name,
+        account: name,
+        node,
+        enrolled: false,
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) ztunnel: Process,
+    pub(crate) zds: ZdsHandle,
+    pub(crate) ns: NetNs,
+}
+
+pub(crate) struct Mesh {
+    pub(crate) nodes: BTreeMap<&'static str, Node>,
+    pub(crate) net: Underlay,
+    pub(crate) scope: Scope,
+    pub(crate) ca: CaServer,
+    pub(crate) sandbox: Sandbox,
+}
+
+/// How the ztunnels are configured beyond what every test needs.
+#[derive(Default)]
+pub(crate) struct Options {
+    pub(crate) env: Vec<(&'static str, String)>,
+    /// Static configuration for both, made of the pods' addresses.
+    pub(crate) static_xds: Option<fn(&Ips) -> String>,
+}
+
+impl Mesh {
+    /// Nodes `n1` and `n2`, the pods, and an echo application in each.
+    pub(crate) async fn start(tag: &str, pods: &[PodSpec], options: Options) -> Result<Self> {
+        let sandbox = Sandbox::create(tag)?;
+        let scope = Scope::new("test");
+        let mut net = Underlay::new(&sandbox).await?;
+        for host in ["n1", "n2", "cp"] {
+            net.add_host(&sandbox, host).await?;
+        }
+        let mut ips = BTreeMap::new();
+        for pod in pods {
+            let made = net.add_pod(&sandbox, pod.name, pod.node).await?;
+            ips.insert(pod.name, made.ip());
+            echo(&scope, made.ns(), ECHO)?;
+        }
+        let cp = net.host("cp")?;
+        let ca = CaServer::start(&scope, cp.ns(), cp.ip(), sandbox.dir()).await?;
+        let mut mesh = Self {
+            nodes: BTreeMap::new(),
+            net,
+            scope,
+            ca,
+            sandbox,
+        };
+        for node in ["n1", "n2"] {
+            mesh.start_node(node, pods, &ips, &options).await?;
+        }
+        for pod in pods.iter().filter(|pod| pod.enrolled) {
+            mesh.enrol(pod).await?;
+        }
+        for node in mesh.nodes.values() {
+            node.ready().await?;
+        }
+        Ok(mesh)
+    }
+
+    async fn start_node(
+        &mut self,
+        name: &'static str,
+        pods: &[PodSpec],
+        ips: &Ips,
+        options: &Options,
+    ) -> Result<()> {
+        let socket = self.sandbox.dir().join(format!("{name}.sock"));
+        let server = ZdsServer::bind(&socket, ZdsConfig::default())?;
+        let zds = server.handle();
+        self.scope.spawn("zds", server.run(self.scope.clone()));
+        for pod in pods.iter().filter(|pod| pod.enrolled && pod.node == name) {
+            zds.insert(
+                pod.name,
+                info(pod),
+                Some(self.net.pod(pod.name)?.ns().clone()),
+            );
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ztunnel"));
+        command
+            .args(["proxy", "ztunnel"])
+            .env_clear()
+            .env("NODE_NAME", name)
+            .env("INPOD_UDS", &socket)
+            .env("CA_ADDRESS", self.ca.address())
+            .env("CA_ROOT_CA", self.ca.root_path())
+            .env("RUST_LOG", "info,ztunnel=debug,access=debug")
+            .env("ZTUNNEL_WORKER_THREADS", "2");
+        if let Some(make) = options.static_xds {
+            let path = self.sandbox.dir().join("local.yaml");
+            std::fs::write(&path, make(ips))?;
+            command.env("XDS_ADDRESS", "").env("LOCAL_XDS_PATH", &path);
+        }
+        for (key, value) in &options.env {
+            command.env(key, value);
+        }
+        let ns = self.net.host(name)?.ns().clone();
+        let ztunnel = Process::start(self.sandbox.dir(), &ns, &format!("ztunnel-{name}"), command)?;
+        self.nodes.insert(name, Node { ztunnel, zds, ns });
+        Ok(())
+    }
+
+    /// Waits for the pod's proxy, then puts the rules in.
+    pub(crate) async fn enrol(&self, pod: &PodSpec) -> Result<()> {
+        let node = self.node(pod.node);
+        eventually(&format!("{} is served", pod.name), async || {
+            match node.zds.state(pod.name) {
+                ProxyState::Listening => Ok(()),
+                other => bail!("{other:?}\n{}", node.ztunnel.log()),
+            }
+        })
+        .await?;
+        let rules = RuleSet::Capture(Capture {
+            ipv6: false,
+            ..Capture::default()
+        });
+        Redirector::new()
+            .ensure(self.net.pod(pod.name)?.ns(), &rules)
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) fn node(&self, name: &str) -> &Node {
+        &self.nodes[name]
+    }
+
+    pub(crate) fn ip(&self, pod: &str) -> IpAddr {
+        self.net.pod(pod).unwrap().ip()
+    }
+
+    pub(crate) fn ns(&self, pod: &str) -> &NetNs {
+        self.net.pod(pod).unwrap().ns()
+    }
+
+    /// A connection from a pod to a pod's echo application.
+    pub(crate) async fn dial(&self, from: &str, to: &str) -> Result<TcpStream> {
+        client::connect(self.ns(from), SocketAddr::new(self.ip(to), ECHO)).await
+    }
+
+    /// Sends a text over a new connection and expects it back, preceded by the
+    /// address that the application saw.
+    pub(crate) async fn echo(&self, from: &str, to: &str) -> Result<IpAddr> {
+        let mut stream = self.dial(from, to).await?;
+        exchange(&mut stream).await
+    }
+
+    /// A connection that is closed without an answer.
+    pub(crate) async fn refused(&self, from: &str, to: &str) -> Result<()> {
+        match self.echo(from, to).await {
+            Ok(_) => bail!("{from} reached {to}"),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Node {
+    pub(crate) async fn ready(&self) -> Result<()> {
+        eventually("ready", async || {
+            let answer = self.get(15021, "/healthz/ready").await?;
+            ensure!(answer.status == 200, "{}", answer.body);
+            Ok(())
+        })
+        .await
+        .with_context(|| self.ztunnel.log())
+    }
+
+    pub(crate) async fn get(&self, port: u16, path: &str) -> Result<client::Answer> {
+        client::get(&self.ns, SocketAddr::from(([127, 0, 0, 1], port)), path).await
+    }
+
+    pub(crate) async fn post(&self, port: u16, path: &str) -> Result<client::Answer> {
+        let to = SocketAddr::from(([127, 0, 0, 1], port));
+        client::post(&self.ns, to, path, String::new()).await
+    }
+
+    pub(crate) async fn dump(&self) -> Result<serde_json::Value> {
+        Ok(serde_json::from_str(
+            &self.get(15000, "/config_dump").await?.body,
+        )?)
+    }
+
+    /// Sum of a metric's series that carry all the given labels.
+    pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<u64> {
+        let text = self.get(15020, "/metrics").await?.body;
+        let wanted: Vec<_> = labels.iter().map(|(k, v)| format!("{k}=\"{v}\"")).collect();
+        let mut sum = 0;
+        for line in text.lines().filter(|l| l.starts_with(&format!("{name}{{"))) {
+            if wanted.iter().all(|label| line.contains(label)) {
+                let value = line.rsplit(' ').next().context("no value")?;
+                sum += value.parse::<u64>()?;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The first line of the log that holds all the texts.
+    pub(crate) async fn logged(&self, texts: &[&str]) -> Result<String> {
+        eventually(&format!("a log line with {texts:?}"), async || {
+            let log = self.ztunnel.log();
+            let found = log
+                .lines()
+                .find(|line| texts.iter().all(|text| line.contains(text)));
+            found.map(str::to_owned).with_context(|| log.clone())
+        })
+        .await
+    }
+}
+
+pub(crate) fn info(pod: &PodSpec) -> WorkloadInfo {
+    WorkloadInfo {
+        name: pod.name.to_owned(),
+        namespace: "shop".to_owned(),
+        service_account: pod.account.to_owned(),
+    }
+}
+
+/// One question and answer on an open connection.
+pub(crate) async fn exchange(stream: &mut TcpStream) -> Result<IpAddr> {
+    let question = b"hello mesh\n";
+    let talk = async {
+        stream.write_all(question).await?;
+        let mut answer = vec![0; 64 + question.len()];
+        stream.read_exact(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(12), talk)
+        .await
+        .context("no echo")??;
+    let (peer, echoed) = answer.split_at(64);
+    ensure!(echoed == question, "{echoed:?}");
+    Ok(String::from_utf8_lossy(peer).trim().parse()?)
+}
+
+/// Answers each 11-byte question with the client's address in 64 bytes and the
+/// question.
+fn echo(scope: &Scope, ns: &NetNs, port: u16) -> Result<()> {
+    let listener = ns.run(|| std::net::TcpListener::bind(("0.0.0.0", port)))??;
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let tasks = scope.clone();
+    scope.spawn("echo", async move {
+        while let Ok((mut stream, peer)) = listener.accept().await {
+            tasks.spawn("echo connection", async move {
+                let mut question = [0; 11];
+                while stream.read_exact(&mut question).await.is_ok() {
+                    let mut answer = format!("{:<64}", peer.ip()).into_bytes();
+                    answer.extend_from_slice(&question);
+                    if stream.write_all(&answer).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    Ok(())
+}
