@@ -19,6 +19,8 @@ mod probes;
 mod report;
 mod worker;
 
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,7 +155,7 @@ async fn serve_http(
     readiness: Readiness,
     scope: &Scope,
 ) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(args.http)
+    let listener = bind_http(args.http)
         .await
         .with_context(|| format!("health and metrics on {}", args.http))?;
     let registry = Arc::new(registry);
@@ -172,6 +174,16 @@ async fn serve_http(
         http::serve(listener, routes, &connections).await;
     });
     Ok(())
+}
+
+/// A kernel without IPv6 has no `[::]`.
+async fn bind_http(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
 }
 
 fn channel(args: &Args) -> ChannelConfig {

@@ -159,7 +159,7 @@ impl Worker {
         let mut changes = self.tools.zds.changes();
         let kernel = Changes::of(&ns).map_err(StepError::Watch)?;
         let captured = self.captured(&ns, &wanted).await?;
-        self.confirmed |= captured && std::mem::take(&mut self.adopting);
+        self.confirmed |= std::mem::take(&mut self.adopting) && captured;
         let zds = &self.tools.zds;
         zds.insert(&self.id, spec.info.clone(), Some(ns.clone()));
         let (phase, redirection) = match (captured, self.confirmed) {

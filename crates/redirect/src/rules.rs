@@ -3,11 +3,11 @@
 //!
 //! Owns which rules there are and in which order. It runs nothing.
 //!
-//! One deviation from the contract: rules 5 and 13 redirect new SYNs only.
+//! One deviation from the contract: rules 1, 5 and 13 redirect first SYNs only.
 //! Conntrack starts in a namespace with our first rule, and from then on a
 //! packet in the middle of a connection that is older looks like the first of
 //! a new one. Redirected, it would meet a listener that knows nothing of it,
-//! and the application would see a reset (docs/adr/0007).
+//! and the application would see a reset (docs/adr/0003).
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -206,7 +206,7 @@ impl Capture {
             };
             // 1
             let to = redirect(OUTBOUND_PORT);
-            self.rule(batch, NAT_TABLE, PREROUTING, [of(), tcp(), to]);
+            self.rule(batch, NAT_TABLE, PREROUTING, [of(), new_connection(), to]);
             self.rule(
                 batch,
                 NAT_TABLE,

@@ -93,7 +93,7 @@ fn all_thirteen_rules_of_one_family() {
         format!("mangle prerouting: {proxy} ct.mark := ((ct.mark & 0xfffff000) | 0x111)"),
         "mangle output: [(ct.mark & 0xfff) == 0x111] meta.mark := ct.mark".to_owned(),
         // 1, twice: REDIRECT, then RETURN
-        format!("nat prerouting: {v4} [meta.iifname == tap0] {tcp} -> :15001"),
+        format!("nat prerouting: {v4} [meta.iifname == tap0] {new} -> :15001"),
         format!("nat prerouting: {v4} [meta.iifname == tap0] {tcp} return"),
         // 3, 5
         format!("nat prerouting: {tcp} [ip.saddr == 169.254.7.127] accept"),

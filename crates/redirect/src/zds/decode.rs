@@ -247,4 +247,37 @@ mod tests {
             assert!(decode_ack(&datagram(&bytes, 0)).unwrap().is_err());
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_is_a_message_or_an_error(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..MAX_DATAGRAM),
+            fds in 0usize..3,
+        ) {
+            let _ = Request::try_from(datagram(&bytes, fds));
+            let _ = decode_ack(&datagram(&bytes, fds));
+            let _ = decode_hello(&datagram(&bytes, fds));
+        }
+
+        #[test]
+        fn what_is_written_is_read(uid in ".{0,60}", name in ".{0,60}", text in ".{0,1200}") {
+            let info = WorkloadInfo {
+                name: name.clone(),
+                namespace: name.clone(),
+                service_account: name,
+            };
+            match Request::try_from(datagram(&add(&uid, &info), 1)) {
+                Ok(Request::Add { uid: got, info: who, .. }) => {
+                    proptest::prop_assert_eq!((got, who), (uid.clone(), Some(info)));
+                }
+                other => proptest::prop_assert!(false, "{:?}", other),
+            }
+            let answer = decode_ack(&datagram(&ack(Some(&text)), 0));
+            match answer {
+                Ok(Err(got)) => proptest::prop_assert!(text.starts_with(&got)),
+                Ok(Ok(())) => proptest::prop_assert!(text.is_empty()),
+                Err(error) => proptest::prop_assert!(false, "{}", error),
+            }
+        }
+    }
 }
