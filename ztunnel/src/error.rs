@@ -1,8 +1,9 @@
 //! Why a connection was refused or cut: one variant per step that can fail.
 
 use std::io;
+use std::sync::Arc;
 
-use ambit_hbone::{AcceptError, OpenError, RequestError, StreamError};
+use ambit_hbone::{AcceptError, DialError, OpenError, RequestError, StreamError};
 use ambit_identity::CertError;
 use ambit_net::{ConnectError, RelayError};
 use ambit_policy::DeniedBy;
@@ -44,6 +45,9 @@ pub(crate) enum FlowError {
     /// connect: plain TCP.
     #[error(transparent)]
     Connect(Box<ConnectError>),
+    /// connect: no connection for a tunnel.
+    #[error(transparent)]
+    Dial(Arc<DialError>),
     /// connect: a tunnel.
     #[error(transparent)]
     Open(Box<OpenError>),
@@ -72,6 +76,7 @@ impl FlowError {
             Self::Denied(_) => FlowReason::PolicyDenied,
             Self::PolicyClosed => FlowReason::PolicyClosed,
             Self::Connect(error) => error.reason(),
+            Self::Dial(error) => error.reason(),
             Self::Open(error) => error.reason(),
             Self::Relay(error) => error.reason(),
             Self::Drained => FlowReason::Drained,
@@ -93,7 +98,10 @@ impl From<ConnectError> for FlowError {
 
 impl From<OpenError> for FlowError {
     fn from(error: OpenError) -> Self {
-        Self::Open(Box::new(error))
+        match error {
+            OpenError::Dial(error) => Self::Dial(error),
+            other => Self::Open(Box::new(other)),
+        }
     }
 }
 

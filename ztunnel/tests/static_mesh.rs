@@ -57,6 +57,7 @@ async fn mesh_with(tag: &str, env: Vec<(&'static str, String)>) -> Result<Mesh> 
         Options {
             env,
             static_xds: Some(config),
+            ..Options::default()
         },
     )
     .await

@@ -1,4 +1,5 @@
-//! A certificate service that follows the contract, in the test's process.
+//! A certificate service and a discovery service that follow the contracts, in
+//! the test's process.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,8 +15,14 @@ use ambit_proto::auth::istio_certificate_service_server::{
     IstioCertificateService, IstioCertificateServiceServer,
 };
 use ambit_proto::auth::{IstioCertificateRequest, IstioCertificateResponse};
+use ambit_proto::security::{
+    Action, Authorization, Clause, Match, Rule, Scope as Scope_, StringMatch, string_match,
+};
+use ambit_proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE, workload as pb};
 use ambit_runtime::Scope;
+use ambit_xds::{Admission, AdsServer, Batch, NoObserver, NodeInfo, Publisher, TypeDelta, Update};
 use anyhow::Result;
+use prost::Message;
 use prost_types::value::Kind;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -89,9 +96,12 @@ pub(crate) fn serve_tls(
     scope.spawn("accept", async move {
         while let Ok((stream, _)) = listener.accept().await {
             let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
+            let over = Box::pin(tasks.token().cancelled_owned());
             tasks.spawn("tls", async move {
                 if let Ok(stream) = acceptor.accept(stream).await {
-                    let _ = accepted.send(Ok::<_, std::io::Error>(Io(stream))).await;
+                    let _ = accepted
+                        .send(Ok::<_, std::io::Error>(Io { stream, over }))
+                        .await;
                 }
             });
         }
@@ -139,7 +149,11 @@ impl IstioCertificateService for Signer {
 }
 
 /// A TLS stream that tonic takes.
-struct Io(TlsStream<TcpStream>);
+struct Io {
+    stream: TlsStream<TcpStream>,
+    /// Ends it with its server: tonic's connections outlive theirs.
+    over: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
 
 impl Connected for Io {
     type ConnectInfo = ();
@@ -152,7 +166,10 @@ impl AsyncRead for Io {
         cx: &mut Cx<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        if self.over.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
@@ -162,12 +179,132 @@ impl AsyncWrite for Io {
         cx: &mut Cx<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Cx<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Cx<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// A discovery service whose content the test chooses, and which it can take
+/// away and bring back.
+pub(crate) struct Discovery {
+    publisher: Publisher,
+    at: SocketAddr,
+    ns: NetNs,
+    authority: Arc<CertificateAuthority>,
+    scope: Scope,
+    running: Option<Scope>,
+    version: u64,
+}
+
+struct Anybody;
+
+impl Admission for Anybody {
+    fn admit(&self, _: &tonic::Extensions, node: &NodeInfo) -> Result<Arc<str>, Status> {
+        Ok(Arc::clone(&node.id))
+    }
+}
+
+impl Discovery {
+    pub(crate) fn start(scope: &Scope, ns: &NetNs, ip: IpAddr, ca: &CaServer) -> Result<Self> {
+        let publisher = Publisher::new([AUTHORIZATION_TYPE, ADDRESS_TYPE]);
+        let mut discovery = Self {
+            publisher,
+            at: SocketAddr::new(ip, 15010),
+            ns: ns.clone(),
+            authority: Arc::clone(&ca.authority),
+            scope: scope.clone(),
+            running: None,
+            version: 0,
+        };
+        discovery.come()?;
+        Ok(discovery)
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("https://{}", self.at)
+    }
+
+    /// The service answers (again).
+    pub(crate) fn come(&mut self) -> Result<()> {
+        let scope = self.scope.child("discovery");
+        let server = AdsServer::new(
+            self.publisher.clone(),
+            Arc::new(Anybody),
+            Arc::new(NoObserver),
+            &scope,
+        );
+        let router = tonic::transport::Server::builder().add_service(server);
+        serve_tls(&scope, &self.ns, self.at, &self.authority, router)?;
+        self.running = Some(scope);
+        Ok(())
+    }
+
+    /// The service is gone.
+    pub(crate) async fn leave(&mut self) {
+        if let Some(scope) = self.running.take() {
+            scope.cancel();
+            scope.finish(Duration::from_secs(5)).await;
+        }
+    }
+
+    pub(crate) fn publish(&mut self, workloads: &[pb::Workload], policies: &[Authorization]) {
+        self.version += 1;
+        let version = self.version.to_string();
+        let update = |name: String, body: Vec<u8>| Update {
+            name,
+            version: version.clone(),
+            body: body.into(),
+            ..Update::default()
+        };
+        let addresses = workloads.iter().map(|workload| {
+            let kind = pb::address::Type::Workload(workload.clone());
+            let address = pb::Address { r#type: Some(kind) };
+            update(workload.uid.clone(), address.encode_to_vec())
+        });
+        let policies = policies.iter().map(|policy| {
+            update(
+                format!("{}/{}", policy.namespace, policy.name),
+                policy.encode_to_vec(),
+            )
+        });
+        let delta = |type_url: &str, changed: Vec<Update>| TypeDelta {
+            type_url: type_url.to_owned(),
+            changed,
+            removed: Vec::new(),
+        };
+        self.publisher.publish(Batch {
+            types: vec![
+                delta(AUTHORIZATION_TYPE, policies.collect()),
+                delta(ADDRESS_TYPE, addresses.collect()),
+            ],
+        });
+    }
+}
+
+/// A DENY of one principal.
+pub(crate) fn deny(name: &str, principal: &str) -> Authorization {
+    let principal = StringMatch {
+        match_type: Some(string_match::MatchType::Exact(principal.to_owned())),
+    };
+    let matched = Match {
+        principals: vec![principal],
+        ..Match::default()
+    };
+    Authorization {
+        name: name.to_owned(),
+        namespace: "shop".to_owned(),
+        scope: Scope_::WorkloadSelector.into(),
+        action: Action::Deny.into(),
+        rules: vec![Rule {
+            clauses: vec![Clause {
+                matches: vec![matched],
+            }],
+        }],
+        ..Authorization::default()
     }
 }

@@ -16,6 +16,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use ambit_netns::NetNs;
+use ambit_proto::workload as pb;
 use ambit_redirect::zds::{ProxyState, WorkloadInfo, ZdsConfig, ZdsHandle, ZdsServer};
 use ambit_redirect::{Capture, Redirector, RuleSet};
 use ambit_runtime::Scope;
@@ -27,13 +28,16 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use control::CaServer;
+use control::{CaServer, Discovery};
 
 /// Port of the echo application of every pod.
 pub(crate) const ECHO: u16 = 8080;
 
 /// Addresses of the pods, by name.
 pub(crate) type Ips = BTreeMap<&'static str, IpAddr>;
+
+/// Content of the discovery service.
+pub(crate) type Published = (Vec<pb::Workload>, Vec<ambit_proto::security::Authorization>);
 
 /// A pod of the test.
 #[derive(Debug, Clone, Copy)]
@@ -65,9 +69,24 @@ pub(crate) const fn outsider(name: &'static str, node: &'static str) -> PodSpec 
     }
 }
 
+/// A pod that isn't in the mesh yet, of somebody else's service account.
+pub(crate) const fn share_account(
+    name: &'static str,
+    account: &'static str,
+    node: &'static str,
+) -> PodSpec {
+    PodSpec {
+        name,
+        account,
+        node,
+        enrolled: false,
+    }
+}
+
 pub(crate) struct Node {
     pub(crate) ztunnel: Process,
     pub(crate) zds: ZdsHandle,
+    agent: Scope,
     pub(crate) ns: NetNs,
 }
 
@@ -76,6 +95,8 @@ pub(crate) struct Mesh {
     pub(crate) net: Underlay,
     pub(crate) scope: Scope,
     pub(crate) ca: CaServer,
+    /// Where the test isn't on static configuration.
+    pub(crate) discovery: Option<Discovery>,
     pub(crate) sandbox: Sandbox,
 }
 
@@ -85,6 +106,30 @@ pub(crate) struct Options {
     pub(crate) env: Vec<(&'static str, String)>,
     /// Static configuration for both, made of the pods' addresses.
     pub(crate) static_xds: Option<fn(&Ips) -> String>,
+    /// What the discovery service has at the start, where there is no static
+    /// configuration.
+    pub(crate) published: Option<fn(&Ips) -> Published>,
+}
+
+/// An HBONE workload as the control plane would send it.
+pub(crate) fn workload(pod: &PodSpec, ip: IpAddr) -> pb::Workload {
+    let octets = match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    pb::Workload {
+        uid: format!("Kubernetes//Pod/shop/{}", pod.name),
+        name: pod.name.to_owned(),
+        namespace: "shop".to_owned(),
+        addresses: vec![octets.into()],
+        service_account: pod.account.to_owned(),
+        node: pod.node.to_owned(),
+        tunnel_protocol: pb::TunnelProtocol::Hbone.into(),
+        workload_name: pod.name.to_owned(),
+        canonical_name: pod.name.to_owned(),
+        cluster_id: "Kubernetes".to_owned(),
+        ..pb::Workload::default()
+    }
 }
 
 impl Mesh {
@@ -109,8 +154,16 @@ impl Mesh {
             net,
             scope,
             ca,
+            discovery: None,
             sandbox,
         };
+        if let Some(content) = options.published {
+            let cp = mesh.net.host("cp")?;
+            let mut discovery = Discovery::start(&mesh.scope, cp.ns(), cp.ip(), &mesh.ca)?;
+            let (workloads, policies) = content(&ips);
+            discovery.publish(&workloads, &policies);
+            mesh.discovery = Some(discovery);
+        }
         for node in ["n1", "n2"] {
             mesh.start_node(node, pods, &ips, &options).await?;
         }
@@ -130,17 +183,8 @@ impl Mesh {
         ips: &Ips,
         options: &Options,
     ) -> Result<()> {
-        let socket = self.sandbox.dir().join(format!("{name}.sock"));
-        let server = ZdsServer::bind(&socket, ZdsConfig::default())?;
-        let zds = server.handle();
-        self.scope.spawn("zds", server.run(self.scope.clone()));
-        for pod in pods.iter().filter(|pod| pod.enrolled && pod.node == name) {
-            zds.insert(
-                pod.name,
-                info(pod),
-                Some(self.net.pod(pod.name)?.ns().clone()),
-            );
-        }
+        let socket = self.socket(name);
+        let (agent, zds) = self.agent(name, pods)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_ztunnel"));
         command
             .args(["proxy", "ztunnel"])
@@ -156,12 +200,68 @@ impl Mesh {
             std::fs::write(&path, make(ips))?;
             command.env("XDS_ADDRESS", "").env("LOCAL_XDS_PATH", &path);
         }
+        if let Some(discovery) = &self.discovery {
+            command
+                .env("XDS_ADDRESS", discovery.address())
+                .env("XDS_ROOT_CA", self.ca.root_path());
+        }
         for (key, value) in &options.env {
             command.env(key, value);
         }
         let ns = self.net.host(name)?.ns().clone();
         let ztunnel = Process::start(self.sandbox.dir(), &ns, &format!("ztunnel-{name}"), command)?;
-        self.nodes.insert(name, Node { ztunnel, zds, ns });
+        self.nodes.insert(
+            name,
+            Node {
+                ztunnel,
+                zds,
+                agent,
+                ns,
+            },
+        );
+        Ok(())
+    }
+
+    fn socket(&self, node: &str) -> std::path::PathBuf {
+        self.sandbox.dir().join(format!("{node}.sock"))
+    }
+
+    fn agent(&self, node: &str, pods: &[PodSpec]) -> Result<(Scope, ZdsHandle)> {
+        let server = ZdsServer::bind(self.socket(node), ZdsConfig::default())?;
+        let handle = server.handle();
+        for pod in pods.iter().filter(|pod| pod.enrolled && pod.node == node) {
+            handle.insert(
+                pod.name,
+                info(pod),
+                Some(self.net.pod(pod.name)?.ns().clone()),
+            );
+        }
+        let scope = self.scope.child("agent");
+        scope.spawn("zds", server.run(scope.clone()));
+        Ok((scope, handle))
+    }
+
+    /// The node agent is gone.
+    pub(crate) async fn stop_agent(&self, node: &str) {
+        let agent = &self.node(node).agent;
+        agent.cancel();
+        agent.finish(Duration::from_secs(5)).await;
+    }
+
+    /// A new node agent that knows the pods.
+    pub(crate) fn start_agent(&mut self, node: &'static str, pods: &[PodSpec]) -> Result<()> {
+        let (agent, zds) = self.agent(node, pods)?;
+        let node = self.nodes.get_mut(node).context("no such node")?;
+        (node.agent, node.zds) = (agent, zds);
+        Ok(())
+    }
+
+    /// Hands one more pod to its node's proxy.
+    pub(crate) fn insert(&self, pod: &PodSpec) -> Result<()> {
+        let ns = self.net.pod(pod.name)?.ns().clone();
+        self.node(pod.node)
+            .zds
+            .insert(pod.name, info(pod), Some(ns));
         Ok(())
     }
 
