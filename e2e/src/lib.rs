@@ -16,6 +16,7 @@ pub mod kubelet;
 pub mod kubeproxy;
 pub mod load;
 pub mod manifests;
+pub mod observe;
 pub mod peer;
 pub mod privilege;
 pub mod programs;

@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 #[derive(Parser)]
@@ -39,6 +39,9 @@ enum Arguments {
         /// First sends a greeting on the TCP port, as server-first protocols do.
         #[arg(long)]
         greeting: Option<String>,
+        /// Has a line echoed by ADDRESS:PORT as the very first thing that it does.
+        #[arg(long)]
+        hello: Option<SocketAddr>,
     },
 }
 
@@ -54,7 +57,13 @@ async fn main() -> Result<()> {
         tcp,
         upstream,
         greeting,
+        hello,
     } = Arguments::parse();
+    if let Some(to) = hello {
+        say_hello(to)
+            .await
+            .with_context(|| format!("say hello to {to}"))?;
+    }
     #[allow(
         clippy::disallowed_methods,
         reason = "an application reads its environment"
@@ -78,6 +87,16 @@ async fn main() -> Result<()> {
     };
     tokio::try_join!(http, tcp).map(drop)
 }
+
+async fn say_hello(to: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect(to).await?;
+    stream.write_all(HELLO).await?;
+    let mut back = [0; HELLO.len()];
+    stream.read_exact(&mut back).await?;
+    Ok(())
+}
+
+const HELLO: &[u8] = b"hello, this is my very first connection";
 
 async fn listen(port: u16) -> Result<TcpListener> {
     let any = SocketAddr::from(([0, 0, 0, 0], port));
