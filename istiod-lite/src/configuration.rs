@@ -82,8 +82,7 @@ impl Configuration {
             tokio::select! {
                 changes = source.recv() => {
                     let Some(changes) = changes else {
-                        error!("the source of objects has ended; the configuration stays as it is");
-                        return;
+                        return self.on_source_lost().await;
                     };
                     let was = synced;
                     synced |= changes.contains(&Change::Synced);
@@ -102,6 +101,13 @@ impl Configuration {
                 () = sleep_maybe(due) => self.flush(std::mem::take(&mut gathered)).await,
             }
         }
+    }
+
+    /// When we are going away this is cancelled before it says anything.
+    async fn on_source_lost(&self) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        error!("the source of objects has ended; the configuration stays as it is");
+        self.ready.not_ready();
     }
 
     /// What can't wait: which pods there are decides who may call.

@@ -73,6 +73,9 @@ impl RootBundle {
         if state.written.as_ref() == Some(&text) {
             return Ok(());
         }
+        if let Some(dir) = self.path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
         replace(&self.path, text.as_bytes(), Readable::ByAll)?;
         tracing::info!(path = %self.path.display(), "root bundle written");
         state.written = Some(text);

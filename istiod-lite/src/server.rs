@@ -43,6 +43,8 @@ pub struct ControlPlane {
     scope: Scope,
     /// Configuration, streams and the accepting of connections: ends first.
     active: Scope,
+    /// Connections that are open.
+    connections: Scope,
 }
 
 /// What the parts share.
@@ -74,10 +76,12 @@ impl ControlPlane {
         let names = ServerNames::new(&parts.args.server_name, secure_at);
         let tls = ServerTls::new(Arc::clone(&parts.authority), names)?;
         let tls = Arc::new(tls);
+        parts.roots.write().context("write the root bundle")?;
 
         let readiness = Readiness::new();
         let scope = Scope::new("control plane");
         let active = scope.child("active");
+        let connections = scope.child("connections");
         let streams = parts.discovery(&active);
         let (reports, reported) = mpsc::channel(REPORTS);
         let (objects, changes) = mpsc::channel(CHANGES);
@@ -107,7 +111,7 @@ impl ControlPlane {
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async move {
                 ending.cancelled().await
             });
-        scope.spawn("grpc", async move {
+        connections.spawn("grpc", async move {
             if let Err(error) = serving.await {
                 error!(%error, "the gRPC server has ended");
             }
@@ -131,6 +135,7 @@ impl ControlPlane {
             readiness,
             scope,
             active,
+            connections,
         })
     }
 
@@ -153,14 +158,9 @@ impl ControlPlane {
     /// connection is told to go elsewhere; what is left at the deadline is cut.
     pub async fn finish(self, deadline: Duration) {
         self.active.cancel();
-        // The HTTP server has no end of its own: it goes when the rest is gone.
-        let drained = async {
-            while self.scope.active() > 1 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        if tokio::time::timeout(deadline, drained).await.is_err() {
-            warn!(tasks = self.scope.active(), "cut at the deadline");
+        let cut = self.connections.finish(deadline).await;
+        if cut > 0 {
+            warn!("connections cut at the deadline");
         }
         self.scope.finish(Duration::ZERO).await;
     }

@@ -8,4 +8,5 @@
 mod harness;
 mod on_demand;
 mod property;
+mod property_on_demand;
 mod wildcard;

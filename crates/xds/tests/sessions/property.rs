@@ -133,7 +133,7 @@ async fn play(events: Vec<Event>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     /// However publications, cuts and time fall, every client ends with what
     /// the server has, and at no moment held a workload without the policies

@@ -143,3 +143,31 @@ async fn a_stream_leaves_nothing_behind() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_large_first_answer_arrives_whole_while_the_world_changes() {
+    let world = Arc::new(World::new());
+    let long = "x".repeat(300);
+    let names: Vec<String> = (0..20_000).map(|i| format!("w{i:05}")).collect();
+    let all: Vec<(&str, &str)> = names.iter().map(|n| (n.as_str(), long.as_str())).collect();
+    world.publish(vec![delta(ADDRESS, &all, &[])]);
+    let client = world.client(both(), None);
+    eventually("the stream is open", || {
+        world.counted.opened.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    // Megabytes are on a link that takes 4 KiB at a time.
+    for i in 0..300 {
+        let name = names[i % 7].as_str();
+        world.publish(vec![delta(ADDRESS, &[(name, &i.to_string())], &[])]);
+        tokio::task::yield_now().await;
+    }
+    world.publish(vec![delta(ADDRESS, &[], &["w19999"])]);
+    let last: Vec<String> = (293..300).map(|i| i.to_string()).collect();
+    eventually("all of it, and the last of each", || {
+        let held = client.seen.held(ADDRESS);
+        held.len() == 19_999 && (293..300).all(|i| held[&names[i % 7]] == last[i - 293])
+    })
+    .await;
+    assert!(client.readiness.is_ready());
+}
