@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use ambit_identity::{CertError, Svid, TlsFault, classify_io, peer_identity};
 use ambit_net::{ConnectError, PodSockets};
@@ -21,6 +22,8 @@ pub(crate) struct Dialled {
     pub(crate) driver: ClientDriver<UnbufferedClientConnection>,
     pub(crate) peer: SpiffeId,
     pub(crate) fault: Arc<OnceLock<TlsFault>>,
+    /// End of the certificate that we showed.
+    pub(crate) expires: SystemTime,
 }
 
 pub(crate) async fn dial<F>(
@@ -60,6 +63,7 @@ where
             driver,
             peer: identity,
             fault,
+            expires: svid.not_after(),
         })
     };
     timeout(config.handshake_timeout, handshake)

@@ -169,7 +169,7 @@ impl Pool {
         let shared = Arc::downgrade(&self.shared);
         let config = self.shared.config.clone();
         let sockets = self.shared.sockets.clone();
-        self.shared.scope.spawn("hbone dial", async move {
+        let task = async move {
             let result = dial(&config, &sockets, &key, svid).await;
             let Some(shared) = shared.upgrade() else {
                 return;
@@ -181,7 +181,8 @@ impl Pool {
                     shared.state.lock().on_dial_failed(&key, id, error);
                 }
             }
-        });
+        };
+        self.shared.scope.spawn("hbone dial", Box::pin(task));
     }
 
     /// Sends the CONNECT and waits for the answer.
@@ -249,9 +250,10 @@ impl Shared {
     /// Puts a new connection to use.
     async fn on_dialled(self: Arc<Self>, key: PoolKey, id: u64, dialled: Dialled) {
         let link = Arc::new(Link::new(dialled.peer, dialled.fault));
-        let conn = Arc::new(Conn::new(dialled.opener, Arc::clone(&link)));
+        let conn = Conn::new(dialled.opener, Arc::clone(&link), dialled.expires);
+        let conn = Arc::new(conn);
         let driver = drive(dialled.driver, Arc::downgrade(&self), key.clone(), link);
-        self.scope.spawn("hbone connection", driver);
+        self.scope.spawn("hbone connection", Box::pin(driver));
         let more = {
             let mut state = self.state.lock();
             if state.sweep_needed() {

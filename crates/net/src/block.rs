@@ -9,9 +9,11 @@ pub const RELAY_BLOCK: usize = 128 * 1024;
 /// Size of a buffer for reads and writes of TLS records.
 pub const WIRE_BLOCK: usize = 256 * 1024;
 
-/// Blocks of each size that an idle thread keeps: one is in use at a time, a
-/// second one while a write waits. More come and go with the load.
-const KEPT: usize = 4;
+/// Blocks that a thread keeps: as many as one bulk stream has in flight. More
+/// come and go with the load. What was never touched isn't resident.
+const KEPT_RELAY: usize = 4;
+/// One for reading, one for writing.
+const KEPT_WIRE: usize = 2;
 
 thread_local! {
     static RELAY: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
@@ -73,7 +75,7 @@ impl Drop for Block {
         };
         // A thread that is ending has no pool any more; the block is freed.
         let _ = class.with(|kept| {
-            if kept.len() < KEPT {
+            if kept.len() < class.kept() {
                 kept.push(bytes);
             }
         });
@@ -91,6 +93,13 @@ impl Class {
         match self {
             Self::Relay => RELAY_BLOCK,
             Self::Wire => WIRE_BLOCK,
+        }
+    }
+
+    fn kept(self) -> usize {
+        match self {
+            Self::Relay => KEPT_RELAY,
+            Self::Wire => KEPT_WIRE,
         }
     }
 
@@ -126,6 +135,6 @@ mod tests {
     fn a_thread_keeps_few() {
         let many: Vec<_> = (0..20).map(|_| Block::relay()).collect();
         drop(many);
-        assert_eq!(Class::Relay.with(|kept| kept.len()), Some(KEPT));
+        assert_eq!(Class::Relay.with(|kept| kept.len()), Some(KEPT_RELAY));
     }
 }

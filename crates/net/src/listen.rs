@@ -237,3 +237,6 @@ impl Listener {
         self.socket.local_addr().map(canonical_socket)
     }
 }
+
+#[cfg(test)]
+mod tests;

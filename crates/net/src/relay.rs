@@ -6,7 +6,7 @@
 //! ended cleanly is aborted on both sides, so that no application mistakes a
 //! cut stream for a complete one.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::task::{Context, Poll, ready};
 
@@ -61,49 +61,54 @@ impl RelayError {
 
 /// Copies both ways until both directions have ended.
 ///
+/// The future is a plain one, not an `async fn`, which would hold its arguments
+/// twice: it is what an idle flow costs.
+///
 /// # Errors
 /// An end failed in a way that isn't a peer going away. Either way both ends
-/// are closed afterwards; the meter has the bytes.
+/// are closed when the future is done; the meter has the bytes.
 ///
 /// # Cancel safety
 /// Dropping the future drops both ends: a socket is closed, a tunnel is reset.
-pub async fn relay<A: Duplex, B: Duplex>(
-    mut downstream: A,
-    mut upstream: B,
-    meter: &Meter,
-) -> Result<Transfer, RelayError> {
+pub fn relay<'m, A, B>(
+    downstream: A,
+    upstream: B,
+    meter: &'m Meter,
+) -> impl Future<Output = Result<Transfer, RelayError>> + Send + use<'m, A, B>
+where
+    A: Duplex,
+    B: Duplex,
+{
+    let mut ends = Some((downstream, upstream));
     let mut request = Pump::new();
     let mut response = Pump::new();
-    let end = poll_fn(|cx| {
-        let towards = request.poll(cx, &mut downstream, &mut upstream, |n| {
-            meter.add_received(n);
-        });
-        let back = response.poll(cx, &mut upstream, &mut downstream, |n| meter.add_sent(n));
-        match (towards, back) {
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
-            (Poll::Ready(Err(cut)), _) => {
-                Poll::Ready(Err(cut.into_error(Side::Downstream, Side::Upstream)))
-            }
-            (_, Poll::Ready(Err(cut))) => {
-                Poll::Ready(Err(cut.into_error(Side::Upstream, Side::Downstream)))
-            }
-            _ => Poll::Pending,
+    poll_fn(move |cx| {
+        let Some((downstream, upstream)) = &mut ends else {
+            return Poll::Pending;
+        };
+        let towards = request.poll(cx, downstream, upstream, |n| meter.add_received(n));
+        let back = response.poll(cx, upstream, downstream, |n| meter.add_sent(n));
+        let end = match (towards, back) {
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Ok(()),
+            (Poll::Ready(Err(cut)), _) => Err(cut.into_error(Side::Downstream, Side::Upstream)),
+            (_, Poll::Ready(Err(cut))) => Err(cut.into_error(Side::Upstream, Side::Downstream)),
+            _ => return Poll::Pending,
+        };
+        if end.is_err() {
+            downstream.abort();
+            upstream.abort();
         }
+        ends = None;
+        Poll::Ready(match end {
+            Err(RelayError::Read { source, .. } | RelayError::Write { source, .. })
+                if is_benign(&source) =>
+            {
+                Ok(meter.transfer())
+            }
+            Err(error) => Err(error),
+            Ok(()) => Ok(meter.transfer()),
+        })
     })
-    .await;
-    if end.is_err() {
-        downstream.abort();
-        upstream.abort();
-    }
-    match end {
-        Err(RelayError::Read { source, .. } | RelayError::Write { source, .. })
-            if is_benign(&source) =>
-        {
-            Ok(meter.transfer())
-        }
-        Err(error) => Err(error),
-        Ok(()) => Ok(meter.transfer()),
-    }
 }
 
 /// One direction.

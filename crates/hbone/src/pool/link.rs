@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use ambit_identity::TlsFault;
 use ambit_types::SpiffeId;
@@ -17,6 +18,9 @@ use crate::engine::Opener;
 pub(crate) struct Conn {
     pub(super) opener: Opener,
     pub(super) link: Arc<Link>,
+    /// No new tunnels beyond the end of the certificate that opened it: an
+    /// identity that can't be renewed ends, however busy its connections are.
+    expires: SystemTime,
 }
 
 /// What the pool, the driver and the tunnels of a connection share.
@@ -34,13 +38,19 @@ pub(crate) struct Link {
 pub(crate) struct Lease(Arc<Link>);
 
 impl Conn {
-    pub(super) fn new(opener: Opener, link: Arc<Link>) -> Self {
-        Self { opener, link }
+    pub(super) fn new(opener: Opener, link: Arc<Link>, expires: SystemTime) -> Self {
+        Self {
+            opener,
+            link,
+            expires,
+        }
     }
 
     /// Whether it takes new streams at all. Asked before a place is given.
     pub(super) fn is_usable(&self) -> bool {
-        !self.link.retired.load(Ordering::Relaxed) && self.opener.clone().is_usable()
+        !self.link.retired.load(Ordering::Relaxed)
+            && SystemTime::now() < self.expires
+            && self.opener.clone().is_usable()
     }
 
     /// A place, if one is free: our cap and the peer's limit as it stands now.

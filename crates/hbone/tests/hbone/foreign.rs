@@ -9,6 +9,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Method, Request, StatusCode};
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -88,6 +89,33 @@ async fn our_server_announces_the_contracts_settings() {
         }
     }
     assert!(granted >= 400 << 10);
+}
+
+#[tokio::test]
+async fn key_updates_go_both_ways() {
+    let mesh = Mesh::new().await;
+    let tcp = TcpStream::connect(mesh.server.addr).await.unwrap();
+    let connector = TlsConnector::from(mesh.client.client_config(&[id("db")]));
+    let name = ServerName::try_from("ignored.example").unwrap();
+    let mut tls = connector.connect(name, tcp).await.unwrap();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    tls.write_all(&settings).await.unwrap();
+    let mut heard = Vec::new();
+    for round in 1..=3u8 {
+        // Asks for the peer's new keys too.
+        tls.get_mut().1.refresh_traffic_keys().unwrap();
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, round, 0, 0, 0, 0, 0, 0, round];
+        tls.write_all(&ping).await.unwrap();
+        tls.flush().await.unwrap();
+        let mut pong = ping;
+        pong[4] = 1;
+        while !heard.windows(pong.len()).any(|w| w == pong) {
+            assert!(within(tls.read_buf(&mut heard)).await.unwrap() > 0);
+        }
+    }
 }
 
 /// Serves one connection after another; each handles requests by `answer`,

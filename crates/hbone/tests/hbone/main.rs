@@ -115,9 +115,8 @@ async fn app(scope: &Scope, tunnel: Tunnel) -> (TcpStream, Arc<Meter>) {
     let (app, proxy) = pair().await;
     let meter = Arc::new(Meter::default());
     let counted = Arc::clone(&meter);
-    scope.spawn("relay", async move {
-        let _ = relay(proxy, tunnel, &counted).await;
-    });
+    let flow = async move { drop(relay(proxy, tunnel, &counted).await) };
+    scope.spawn("relay", Box::pin(flow));
     (app, meter)
 }
 

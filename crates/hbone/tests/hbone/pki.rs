@@ -42,6 +42,12 @@ impl Authority {
         self.svid_between(id, now - DAY, now + DAY, other)
     }
 
+    /// Good for a short while only.
+    pub(crate) fn svid_for(&self, id: &SpiffeId, life: Duration) -> Svid {
+        let now = SystemTime::now();
+        self.svid_between(id, now - DAY, now + life, self)
+    }
+
     pub(crate) fn expired_svid(&self, id: &SpiffeId) -> Svid {
         let now = SystemTime::now();
         self.svid_between(id, now - 2 * DAY, now - DAY, self)

@@ -245,6 +245,34 @@ async fn the_budget_closes_idle_connections_first() {
 }
 
 #[tokio::test]
+async fn no_tunnel_is_opened_beyond_the_end_of_the_certificate() {
+    let mesh = Mesh::new().await;
+    let brief = mesh.authority.svid_for(&id("cart"), Duration::from_secs(2));
+    let brief = Arc::new(brief);
+    let key = mesh.key();
+    let (mut old, _) = app(
+        &mesh.scope,
+        crate::open(&mesh.pool, &brief, &key, "echo:1")
+            .await
+            .unwrap(),
+    )
+    .await;
+    let end = brief.not_after();
+    // Certificates are good to the end of their last second.
+    let end = end + Duration::from_secs(1);
+    until("expired", || std::time::SystemTime::now() > end).await;
+    let error = crate::open(&mesh.pool, &brief, &key, "echo:1")
+        .await
+        .unwrap_err();
+    assert_ne!(error.reason(), FlowReason::LimitReached, "{error}");
+    // With a new one it goes on, and what was open is left alone.
+    mesh.open("echo:1").await.unwrap();
+    old.write_all(b"x").await.unwrap();
+    within(old.read_exact(&mut [0])).await.unwrap();
+    assert_eq!(mesh.server.connections(), 2);
+}
+
+#[tokio::test]
 async fn a_closed_pool_ends_everything() {
     let mesh = Mesh::new().await;
     let (mut flow, _) = app(&mesh.scope, mesh.open("echo:1").await.unwrap()).await;

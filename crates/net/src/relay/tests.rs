@@ -268,5 +268,5 @@ fn the_future_of_a_relay_is_small() {
     }
     let size = size_of_relay(relay::<TcpStream, TcpStream>);
     println!("relay of two sockets: {size} bytes");
-    assert!(size <= 512, "{size}");
+    assert!(size <= 256, "{size}");
 }
