@@ -82,6 +82,26 @@ impl FlowError {
             Self::Drained => FlowReason::Drained,
         }
     }
+
+    /// The name under which a refusal is counted: what is wrong with a peer's
+    /// certificate where that is known, else the reason.
+    pub(crate) fn name(&self) -> &'static str {
+        let fault = match self {
+            Self::Handshake(error) => match &**error {
+                AcceptError::Tls { fault } => Some(*fault),
+                _ => None,
+            },
+            Self::Dial(error) => match &**error {
+                DialError::Tls { fault, .. } => Some(*fault),
+                _ => None,
+            },
+            _ => None,
+        };
+        match fault {
+            Some(fault) if fault.reason() == FlowReason::PeerUntrusted => fault.as_str(),
+            Some(_) | None => self.reason().as_str(),
+        }
+    }
 }
 
 impl From<RouteError> for FlowError {

@@ -138,10 +138,12 @@ impl OpenFlow {
         self.ended = true;
         self.registry.running.lock().flows.remove(&self.id);
         let transfer = self.flow.tell_bytes();
-        let reason = error.as_ref().map(FlowError::reason);
-        self.flow.series.closed(reason);
-        if let Some(reason) = reason {
-            self.refusals.count(self.flow.facts.direction, reason);
+        self.flow
+            .series
+            .closed(error.as_ref().map(FlowError::reason));
+        if let Some(error) = &error {
+            self.refusals
+                .count_as(self.flow.facts.direction, error.name());
         }
         report::complete(
             &self.flow.facts,
@@ -169,6 +171,6 @@ pub(crate) fn refuse(
     dst: SocketAddr,
     error: &FlowError,
 ) {
-    telling.refusals.count(direction, error.reason());
+    telling.refusals.count_as(direction, error.name());
     report::failed(src, dst, direction, error);
 }

@@ -36,43 +36,50 @@ pub(crate) struct PodProxy {
     pub(crate) drain: DrainWatch,
 }
 
-/// The three listeners of a pod on one data thread.
+/// The listeners of a pod on one data thread.
 pub(crate) struct Listeners {
+    /// What redirection brings; this process's own namespace has none.
+    pub(crate) captured: Option<CapturedPorts>,
+    pub(crate) hbone: Listener,
+}
+
+/// Where redirected connections arrive.
+pub(crate) struct CapturedPorts {
     pub(crate) outbound: Listener,
     pub(crate) passthrough: Listener,
-    pub(crate) hbone: Listener,
 }
 
 impl PodProxy {
     /// Starts to accept; every task belongs to the pod's scopes.
     pub(crate) fn run(self: &Arc<Self>, listeners: Listeners, background: &Scope) {
-        let proxy = Arc::clone(self);
-        let drain = || self.drain.clone();
         background.spawn(
             "keep authorized",
             authorize::keep_authorized(Arc::clone(self)),
         );
-        // Boxed futures: a connection's task is as large as its path and no larger.
-        let serve = move |stream, peer| {
-            let task = outbound::serve(Arc::clone(&proxy), stream, peer);
-            proxy.connections.spawn("outbound", Box::pin(task));
-        };
-        self.connections
-            .spawn("accept", accept_loop(listeners.outbound, drain(), serve));
+        if let Some(captured) = listeners.captured {
+            self.accept(captured.outbound, "outbound", outbound::serve);
+            self.accept(captured.passthrough, "passthrough", passthrough::serve);
+        }
+        self.accept(listeners.hbone, "hbone", inbound::serve);
+    }
+
+    /// A task for each connection. Boxed: it is as large as its path and no
+    /// larger.
+    fn accept<F>(
+        self: &Arc<Self>,
+        listener: Listener,
+        path: &'static str,
+        serve: impl Fn(Arc<Self>, TcpStream, SocketAddr) -> F + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let proxy = Arc::clone(self);
-        let serve = move |stream, peer| {
-            let task = passthrough::serve(Arc::clone(&proxy), stream, peer);
-            proxy.connections.spawn("passthrough", Box::pin(task));
+        let spawn = move |stream, peer| {
+            let task = Box::pin(serve(Arc::clone(&proxy), stream, peer));
+            proxy.connections.spawn(path, task);
         };
-        self.connections
-            .spawn("accept", accept_loop(listeners.passthrough, drain(), serve));
-        let proxy = Arc::clone(self);
-        let serve = move |stream, peer| {
-            let task = inbound::serve(Arc::clone(&proxy), stream, peer);
-            proxy.connections.spawn("hbone", Box::pin(task));
-        };
-        self.connections
-            .spawn("accept", accept_loop(listeners.hbone, drain(), serve));
+        let accept = accept_loop(listener, self.drain.clone(), spawn);
+        self.connections.spawn("accept", accept);
     }
 
     /// Who this pod is.

@@ -56,22 +56,28 @@ fn say(text: &str) -> anyhow::Result<()> {
 
 fn proxy(env: &dyn Env) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let config = Arc::new(Config::from_env(env, cores)?);
+    let mut config = Config::from_env(env, cores)?;
+    let ipv6 = settings::kernel_has_ipv6();
+    config.pod.ipv6 &= ipv6;
+    let config = Arc::new(config);
     let format = if config.log_json {
         Format::Json
     } else {
         Format::Plain
     };
     let (levels, _flush) = logging::install(&config.log_filter, format)?;
-    let ran = run(&config, levels);
+    let ran = run(&config, levels, ipv6);
     if let Err(failure) = &ran {
         error!(error = format!("{failure:#}"), "ztunnel ends");
     }
     ran
 }
 
-fn run(config: &Arc<Config>, levels: LogLevels) -> anyhow::Result<()> {
+fn run(config: &Arc<Config>, levels: LogLevels, ipv6: bool) -> anyhow::Result<()> {
     announce(config);
+    if !ipv6 {
+        info!("the kernel has no IPv6: IPV6_ENABLED counts as false");
+    }
     ambit_identity::install().context("install the crypto provider")?;
     raise_descriptor_limit();
     let sockets = settings::pod_sockets(config);
@@ -179,6 +185,10 @@ async fn serve(
         drain: drain_watch.clone(),
         trust_domain: trust_domain(config),
     };
+    if let Some(own) = settings::own_workload(config) {
+        let started = starter.start_own(&own).await;
+        started.context("listen on this process's own HBONE port")?;
+    }
     let (broken, broke) = oneshot::channel();
     let zds_socket = config.pod.zds_socket.clone();
     scope.spawn("node agent", async move {
@@ -250,7 +260,7 @@ fn know(config: &Config, scope: &Scope, ready: ReadyGuard) -> anyhow::Result<Kno
         board: board.clone(),
         certs,
         trust_domain: trust_domain(config),
-        own: None,
+        own: settings::own_identity(config),
     };
     scope.spawn("certificates", needed.follow());
     Ok(Known {

@@ -2,6 +2,10 @@
 
 use ambit_hbone::HboneConfig;
 use ambit_net::{Keepalive, PodSockets, Transparent};
+use ambit_redirect::zds::WorkloadInfo;
+use ambit_types::SpiffeId;
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::config::Config;
 
@@ -39,4 +43,33 @@ pub(crate) fn hbone(config: &Config) -> HboneConfig {
         handshake_timeout: config.limits.handshake,
         ..HboneConfig::default()
     }
+}
+
+/// This process as a workload, if it is told who it is.
+pub(crate) fn own_workload(config: &Config) -> Option<WorkloadInfo> {
+    let node = &config.node;
+    Some(WorkloadInfo {
+        name: node.pod_name.clone()?,
+        namespace: node.pod_namespace.clone()?,
+        service_account: node.service_account.clone()?,
+    })
+}
+
+/// The identity under which [`own_workload`] is served.
+pub(crate) fn own_identity(config: &Config) -> Option<SpiffeId> {
+    let own = own_workload(config)?;
+    let (namespace, account) = (own.namespace, own.service_account);
+    SpiffeId::new(config.node.trust_domain.as_str(), namespace, account).ok()
+}
+
+/// False where IPv6 is compiled out or switched off at boot: then no socket of
+/// that family can be made.
+pub(crate) fn kernel_has_ipv6() -> bool {
+    let made = socket(
+        AddressFamily::Inet6,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    );
+    made.err() != Some(Errno::EAFNOSUPPORT)
 }

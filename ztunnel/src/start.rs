@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_hbone::{HboneConfig, Pool};
-use ambit_net::{BoundListener, ListenOptions, PodSockets};
+use ambit_net::{BoundListener, ListenOptions, Listener, PodSockets, Transparent};
 use ambit_netns::{NetNs, NsId};
+use ambit_redirect::zds::WorkloadInfo;
 use ambit_runtime::{DrainWatch, Scope};
 use ambit_types::wire;
 use tokio::sync::oneshot;
@@ -15,7 +16,7 @@ use crate::certificates::pod_identity;
 use crate::enrol::{CertificateWait, Pod, Proxies, StartError, Started};
 use crate::flow::Flows;
 use crate::node::{FlowDirectory, Node};
-use crate::pod::{Listeners, PodProxy};
+use crate::pod::{CapturedPorts, Listeners, PodProxy};
 use crate::threads::DataThread;
 
 /// Makes pod proxies.
@@ -57,12 +58,10 @@ impl Proxies for PodStarter {
             netns: Some(pod.ns.clone()),
             ..self.sockets.clone()
         };
-        let bound = self.bind(&sockets)?;
-        let running = RunningPod {
-            connections: self.connections.child("pod connections"),
-            background: self.background.child("pod background"),
-        };
-        if let Err(error) = self.spread(pod, &sockets, bound, &running).await {
+        let bound = self.bind(&sockets, Ports::OfPod)?;
+        let running = self.scopes();
+        let spread = self.spread(&pod.uid, &pod.info, &sockets, bound, &running);
+        if let Err(error) = spread.await {
             running.cancel();
             self.directory.remove(&pod.uid);
             return Err(error);
@@ -84,17 +83,51 @@ impl RunningPod {
     }
 }
 
-/// The three bound ports of one data thread.
+/// Which ports are served.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ports {
+    /// All three: redirection brings connections.
+    OfPod,
+    /// HBONE alone, in this process's own namespace.
+    Own,
+}
+
+/// The bound ports of one data thread.
 struct Bound {
-    outbound: BoundListener,
-    passthrough: BoundListener,
+    captured: Option<BoundCaptured>,
     hbone: BoundListener,
 }
 
+struct BoundCaptured {
+    outbound: BoundListener,
+    passthrough: BoundListener,
+}
+
 impl PodStarter {
+    /// Listens on this process's own 15008, so that the mesh can reach its
+    /// metrics with mutual TLS (`ztunnel-contract` 1.1).
+    pub(crate) async fn start_own(&self, own: &WorkloadInfo) -> Result<(), StartError> {
+        let sockets = PodSockets {
+            mark: None,
+            transparent: Transparent::Never,
+            ..self.sockets.clone()
+        };
+        let bound = self.bind(&sockets, Ports::Own)?;
+        // Dropping the handles ends nothing: the tasks belong to the process.
+        let running = self.scopes();
+        self.spread("self", own, &sockets, bound, &running).await
+    }
+
+    fn scopes(&self) -> RunningPod {
+        RunningPod {
+            connections: self.connections.child("pod connections"),
+            background: self.background.child("pod background"),
+        }
+    }
+
     /// Binds every port once per data thread, on this thread: from here on the
     /// kernel queues connections, and an error is known before anything runs.
-    fn bind(&self, sockets: &PodSockets) -> Result<Vec<Bound>, StartError> {
+    fn bind(&self, sockets: &PodSockets, ports: Ports) -> Result<Vec<Bound>, StartError> {
         let captured = ListenOptions::default();
         let hbone = ListenOptions {
             keepalive: false,
@@ -105,8 +138,13 @@ impl PodStarter {
             let next = match all.first() {
                 Some(first) if !sockets.port_reuse => first.try_clone()?,
                 _ => Bound {
-                    outbound: sockets.bind(wire::OUTBOUND_PORT, captured)?,
-                    passthrough: sockets.bind(wire::INBOUND_PASSTHROUGH_PORT, captured)?,
+                    captured: match ports {
+                        Ports::OfPod => Some(BoundCaptured {
+                            outbound: sockets.bind(wire::OUTBOUND_PORT, captured)?,
+                            passthrough: sockets.bind(wire::INBOUND_PASSTHROUGH_PORT, captured)?,
+                        }),
+                        Ports::Own => None,
+                    },
                     hbone: sockets.bind(wire::HBONE_PORT, hbone)?,
                 },
             };
@@ -118,7 +156,8 @@ impl PodStarter {
     /// Hands each thread its listeners and waits until all have them.
     async fn spread(
         &self,
-        pod: &Pod<NetNs>,
+        uid: &str,
+        info: &WorkloadInfo,
         sockets: &PodSockets,
         bound: Vec<Bound>,
         running: &RunningPod,
@@ -129,7 +168,7 @@ impl PodStarter {
             let (tell, told) = oneshot::channel();
             let on_thread = OnThread {
                 node: Arc::clone(&self.node),
-                pod: pod.info.clone(),
+                pod: info.clone(),
                 sockets: sockets.clone(),
                 hbone: self.hbone.clone(),
                 flows: Arc::new(Flows::default()),
@@ -147,7 +186,7 @@ impl PodStarter {
                 });
             answers.push(told);
         }
-        self.directory.insert(&pod.uid, flows);
+        self.directory.insert(uid, flows);
         for (index, told) in answers.into_iter().enumerate() {
             match tokio::time::timeout(THREAD_ANSWER, told).await {
                 Ok(Ok(started)) => started?,
@@ -182,7 +221,7 @@ impl PodStarter {
 /// What one data thread needs to serve a pod.
 struct OnThread {
     node: Arc<Node>,
-    pod: ambit_redirect::zds::WorkloadInfo,
+    pod: WorkloadInfo,
     sockets: PodSockets,
     hbone: HboneConfig,
     flows: Arc<Flows>,
@@ -194,14 +233,15 @@ struct OnThread {
 
 impl OnThread {
     fn start(self, bound: Bound) -> Result<(), StartError> {
-        let register = |listener: BoundListener, port| {
-            listener
-                .register()
-                .map_err(|source| StartError::Register { port, source })
+        let captured = match bound.captured {
+            Some(captured) => Some(CapturedPorts {
+                outbound: register(captured.outbound, wire::OUTBOUND_PORT)?,
+                passthrough: register(captured.passthrough, wire::INBOUND_PASSTHROUGH_PORT)?,
+            }),
+            None => None,
         };
         let listeners = Listeners {
-            outbound: register(bound.outbound, wire::OUTBOUND_PORT)?,
-            passthrough: register(bound.passthrough, wire::INBOUND_PASSTHROUGH_PORT)?,
+            captured,
             hbone: register(bound.hbone, wire::HBONE_PORT)?,
         };
         let pool = Pool::new(self.hbone.clone(), self.sockets.clone(), &self.background);
@@ -222,19 +262,32 @@ impl OnThread {
     }
 }
 
+fn register(listener: BoundListener, port: u16) -> Result<Listener, StartError> {
+    listener
+        .register()
+        .map_err(|source| StartError::Register { port, source })
+}
+
 impl Bound {
     fn try_clone(&self) -> Result<Self, StartError> {
-        let clone = |listener: &BoundListener, port| {
-            listener
-                .try_clone()
-                .map_err(|source| StartError::Register { port, source })
+        let captured = match &self.captured {
+            Some(captured) => Some(BoundCaptured {
+                outbound: duplicate(&captured.outbound, wire::OUTBOUND_PORT)?,
+                passthrough: duplicate(&captured.passthrough, wire::INBOUND_PASSTHROUGH_PORT)?,
+            }),
+            None => None,
         };
         Ok(Self {
-            outbound: clone(&self.outbound, wire::OUTBOUND_PORT)?,
-            passthrough: clone(&self.passthrough, wire::INBOUND_PASSTHROUGH_PORT)?,
-            hbone: clone(&self.hbone, wire::HBONE_PORT)?,
+            captured,
+            hbone: duplicate(&self.hbone, wire::HBONE_PORT)?,
         })
     }
+}
+
+fn duplicate(listener: &BoundListener, port: u16) -> Result<BoundListener, StartError> {
+    listener
+        .try_clone()
+        .map_err(|source| StartError::Register { port, source })
 }
 
 /// A data thread answers at once unless something is badly wrong.

@@ -1,6 +1,12 @@
 //! Two ztunnels whose configuration changes while they run, and whose control
 //! plane and certificate service come and go.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "only tests are here"
+)]
+
 mod support;
 
 use std::sync::atomic::Ordering;
@@ -290,4 +296,46 @@ async fn an_agent_that_comes_back_finds_its_pods_served() -> Result<()> {
     // Without the pod in its snapshot its proxy ends, connections included.
     mesh.node("n1").zds.remove("web");
     ended(&mut open).await
+}
+
+/// The mesh reaches a proxy's own metrics with mutual TLS.
+#[tokio::test]
+async fn a_proxy_is_a_workload_too() -> Result<()> {
+    if !ambit_netns::require_privilege("a proxy is a workload too") {
+        return Ok(());
+    }
+    let own = [
+        ("POD_NAME", "zt"),
+        ("POD_NAMESPACE", "shop"),
+        ("SERVICE_ACCOUNT", "zt"),
+    ];
+    let env = own.map(|(key, value)| (key, value.to_owned())).to_vec();
+    let mut mesh = mesh("own", &PODS, env).await?;
+    let ips: Ips = PODS
+        .iter()
+        .map(|pod| (pod.name, mesh.ip(pod.name)))
+        .collect();
+    let (mut workloads, _) = open_mesh(&ips);
+    let n2_ip = mesh.net.host("n2")?.ip();
+    workloads.push(workload(&pod("zt", "n2"), n2_ip));
+    mesh.discovery.as_mut().unwrap().publish(&workloads, &[]);
+    let at = std::net::SocketAddr::new(n2_ip, 15020);
+    eventually("metrics over HBONE", async || {
+        let answer = ambit_testkit::client::get(mesh.ns("web"), at, "/metrics").await?;
+        ensure!(answer.body.contains("istio_build"), "{}", answer.body);
+        let to_zt = [
+            ("reporter", "destination"),
+            ("destination_workload", "zt"),
+            ("source_workload", "web"),
+            ("connection_security_policy", "mutual_tls"),
+        ];
+        let opened = "istio_tcp_connections_opened_total";
+        ensure!(
+            mesh.node("n2").metric(opened, &to_zt).await? >= 1,
+            "not over HBONE yet"
+        );
+        Ok(())
+    })
+    .await?;
+    Ok(())
 }

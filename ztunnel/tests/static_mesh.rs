@@ -1,6 +1,12 @@
 //! Two ztunnels on static configuration, with a node agent and a certificate
 //! service that are not ours: what anybody can set up by hand.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "only tests are here"
+)]
+
 mod support;
 
 use std::time::Duration;
