@@ -100,19 +100,15 @@ impl Compiler {
         self.outputs.snapshot()
     }
 
-    /// What is wrong or doubtful: the source's problems and the compiler's own, in the order of object and place.
+    /// What is wrong or doubtful: the source's problems and the compiler's own, in the order of their places.
     pub fn diagnostics(&self) -> Vec<Diagnostic> {
-        let mut all: Vec<_> = self
-            .problems
-            .iter()
-            .chain(self.outputs.diagnostics())
-            .cloned()
-            .collect();
+        let own = self.outputs.diagnostics();
+        let mut all: Vec<&Diagnostic> = self.problems.iter().chain(own).collect();
         all.sort_by(|a, b| {
-            let order = |d: &Diagnostic| (d.origin.clone(), d.key.clone(), d.code, d.field.clone());
-            order(a).cmp(&order(b))
+            (&a.origin, &a.key, a.code, &a.field).cmp(&(&b.origin, &b.key, b.code, &b.field))
         });
-        all
+        all.dedup();
+        all.into_iter().cloned().collect()
     }
 
     /// The status of each object that has one.
@@ -130,9 +126,9 @@ impl Compiler {
         &self.store.mesh.root_namespace
     }
 
-    /// A pod, whether or not it has an address.
+    /// A pod, whether or not it has an address, and whether or not its namespace is discovered.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<PodRecord> {
-        let pod = &self.store.space(namespace)?.pods.get(name)?.object;
+        let pod = self.store.known_pod(namespace, name)?;
         Some(PodRecord {
             uid: Arc::clone(&pod.uid),
             service_account: pod.account().into(),
@@ -146,9 +142,8 @@ impl Compiler {
         let pods = self.store.pods_on_node.get(node).into_iter().flatten();
         let mut pods = pods.filter(|pod| *pod.namespace == *namespace);
         pods.any(|at| {
-            let space = self.store.space(namespace);
-            let pod = space.and_then(|space| space.pods.get(&at.name));
-            pod.is_some_and(|pod| !pod.object.terminal && pod.object.account() == account)
+            let pod = self.store.known_pod(namespace, &at.name);
+            pod.is_some_and(|pod| !pod.terminal && pod.account() == account)
         })
     }
 }

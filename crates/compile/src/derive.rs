@@ -5,6 +5,7 @@ mod host;
 mod members;
 mod mesh;
 mod policy;
+mod service_entry;
 mod workload;
 
 pub(crate) use host::claims;
@@ -36,7 +37,7 @@ fn object(store: &Store, key: &ObjectKey) -> Option<Output> {
         Kind::Pod => workload::pod(store, find(space()?, |s| &s.pods, key)?),
         Kind::Service => hints::service(store, find(space()?, |s| &s.services, key)?),
         Kind::EndpointSlice => workload::slice(store, find(space()?, |s| &s.slices, key)?),
-        Kind::ServiceEntry => workload::service_entry(store, find(space()?, |s| &s.entries, key)?),
+        Kind::ServiceEntry => service_entry::workloads(store, find(space()?, |s| &s.entries, key)?),
         Kind::WorkloadEntry => {
             workload::workload_entry(store, find(space()?, |s| &s.workloads, key)?)
         }

@@ -5,11 +5,13 @@
 //! second object.
 
 mod authorization;
+mod name;
 mod peer;
 mod rules;
 
 pub(crate) use authorization::{Enforced, L7, NotEnforced, Policy};
-pub(crate) use peer::{Peer, PeerLevels, port_policy, sent_name, static_strict};
+pub(crate) use name::sent_name;
+pub(crate) use peer::{Peer, PeerLevels, port_policy, static_strict};
 
 use ambit_kube::WorkloadSelector;
 

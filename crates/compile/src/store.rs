@@ -149,6 +149,12 @@ impl Store {
         self.mesh.discovers(labels).then_some(space)
     }
 
+    /// A pod of any namespace, discovered or not: a fact about the cluster, not about the mesh.
+    pub(crate) fn known_pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
+        let pods = &self.spaces.get(namespace)?.pods;
+        pods.get(name).map(|pod| &pod.object)
+    }
+
     /// All namespaces that are discovered.
     pub(crate) fn discovered(&self) -> impl Iterator<Item = (&Arc<str>, &Space)> {
         let names = self.spaces.keys();

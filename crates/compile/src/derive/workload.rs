@@ -1,6 +1,6 @@
-//! Workloads: from pods, WorkloadEntries, endpoints of ServiceEntries and of slices (`control-plane-contract` 2).
+//! Workloads: from pods, WorkloadEntries and endpoints of slices, and what all have in common
+//! (`control-plane-contract` 2).
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,17 +11,15 @@ use ambit_proto::workload::{
 use ambit_types::{DEFAULT_TRUST_DOMAIN, Locality, NamespacedName};
 use bytes::Bytes;
 
-use super::hints::{hints, idle};
+use super::hints::hints;
 use super::members;
 use crate::about::About;
 use crate::codes;
 use crate::input::{
-    Labels, Pod, ServiceEntry, Slice, Visibility, WorkloadEntry, canonical_name,
-    canonical_revision, parse_ip, speaks_hbone,
+    Labels, Pod, Slice, WorkloadEntry, canonical_name, canonical_revision, parse_ip, speaks_hbone,
 };
 use crate::output::{AddressResource, Diagnostic};
 use crate::outputs::Output;
-use crate::status::{Condition, ConditionKind, Reason, Status};
 use crate::store::Store;
 
 /// A pod's workload, captured or not; none while it has no address, and none once it is over.
@@ -89,73 +87,6 @@ pub(super) fn workload_entry(store: &Store, about: About<'_, WorkloadEntry>) -> 
     }
 }
 
-/// The workloads of a ServiceEntry, its status, and what is wrong with it; its services belong to its hosts.
-pub(super) fn service_entry(store: &Store, about: About<'_, ServiceEntry>) -> Output {
-    let (key, entry) = (about.key, &about.object.object);
-    let mut diagnostics = entry_diagnostics(store, &about);
-    let hosts: Vec<_> = if store.is_sent(&key.namespace, entry) {
-        store.hosts_of(&key.namespace, &key.name, entry).collect()
-    } else {
-        Vec::new()
-    };
-    let mut addresses = Vec::new();
-    let mut seen = BTreeSet::new();
-    for (at, spec) in entry.endpoints.iter().enumerate() {
-        let field = format!("spec.endpoints[{at}].address");
-        diagnostics.extend(unplaced(&about, &field, spec));
-        if !seen.insert(&spec.address) {
-            let message = "another endpoint of the entry has this address and holds";
-            let told = about.warning(codes::SHARED_ENDPOINT, &field, message);
-            diagnostics.push(told.value(&spec.address).remedy("remove one of them"));
-        } else if entry.selector.is_none() && !hosts.is_empty() {
-            addresses.extend(endpoint(store, &about, spec, &hosts));
-        }
-    }
-    if entry.endpoints.is_empty() && entry.selector.is_none() && entry.asks_dns() {
-        for host in hosts.iter().filter(|host| !host.starts_with('*')) {
-            let spec = WorkloadEntrySpec {
-                address: host.to_string(),
-                ..WorkloadEntrySpec::default()
-            };
-            addresses.extend(endpoint(store, &about, &spec, &[host]));
-        }
-    }
-    Output {
-        addresses: addresses
-            .into_iter()
-            .map(AddressResource::workload)
-            .collect(),
-        status: visibility_status(store, &key.namespace, entry),
-        diagnostics,
-        ..Output::default()
-    }
-}
-
-fn endpoint(
-    store: &Store,
-    about: &About<'_, ServiceEntry>,
-    spec: &WorkloadEntrySpec,
-    hosts: &[&Arc<str>],
-) -> Option<Workload> {
-    let (key, entry) = (about.key, &about.object.object);
-    let (cluster, namespace) = (&store.settings.cluster_id, &*key.namespace);
-    let uid = format!(
-        "{cluster}/networking.istio.io/ServiceEntry/{namespace}/{}/{}",
-        key.name, spec.address
-    );
-    let ports = members::ports_of_endpoint(entry, spec);
-    let services = hosts
-        .iter()
-        .map(|host| (format!("{namespace}/{host}"), ports.clone()));
-    let base = described(store, namespace, &entry.labels, &key.name, false);
-    Some(Workload {
-        uid,
-        name: key.name.to_string(),
-        services: services.collect(),
-        ..placed(spec, base)?
-    })
-}
-
 /// The endpoints of a slice that are no pods.
 pub(super) fn slice(store: &Store, about: About<'_, Slice>) -> Output {
     let (key, slice) = (about.key, &about.object.object);
@@ -204,7 +135,7 @@ fn common(store: &Store, namespace: &str) -> Workload {
 }
 
 /// What every workload with labels has.
-fn described(
+pub(super) fn described(
     store: &Store,
     namespace: &str,
     labels: &Labels,
@@ -229,7 +160,7 @@ fn described(
 }
 
 /// A workload with the place that an entry gives it; none where nothing can be dialled.
-fn placed(spec: &WorkloadEntrySpec, base: Workload) -> Option<Workload> {
+pub(super) fn placed(spec: &WorkloadEntrySpec, base: Workload) -> Option<Workload> {
     let ip = parse_ip(&spec.address);
     if ip.is_none() && !is_dialable_name(&spec.address) {
         return None;
@@ -266,7 +197,11 @@ fn is_dialable_name(address: &str) -> bool {
     address.chars().all(plain) && !address.starts_with('.')
 }
 
-fn unplaced<T>(about: &About<'_, T>, field: &str, spec: &WorkloadEntrySpec) -> Option<Diagnostic> {
+pub(super) fn unplaced<T>(
+    about: &About<'_, T>,
+    field: &str,
+    spec: &WorkloadEntrySpec,
+) -> Option<Diagnostic> {
     if parse_ip(&spec.address).is_some() || is_dialable_name(&spec.address) {
         return None;
     }
@@ -276,69 +211,6 @@ fn unplaced<T>(about: &About<'_, T>, field: &str, spec: &WorkloadEntrySpec) -> O
         told.value(&spec.address)
             .remedy("write an IP address or a DNS name"),
     )
-}
-
-fn entry_diagnostics(store: &Store, about: &About<'_, ServiceEntry>) -> Vec<Diagnostic> {
-    let (key, entry) = (about.key, &about.object.object);
-    let mut told = hints(about, &entry.hints);
-    if let Err(bad) = &entry.addresses {
-        let message = "neither an address nor a block, so the whole entry isn't sent";
-        let error = about.error(codes::BAD_ADDRESS, &bad.field, message);
-        told.push(
-            error
-                .value(&bad.value)
-                .remedy("write an address, or a block such as 10.0.0.0/8"),
-        );
-    }
-    for bad in &entry.bad_hosts {
-        let error = about.error(
-            codes::BAD_HOST,
-            &bad.field,
-            "not a host name that can be used here",
-        );
-        let remedy = "write a DNS name; *.NAME only with resolution NONE, STATIC or DYNAMIC_DNS";
-        told.push(error.value(&bad.value).remedy(remedy));
-    }
-    if let Some(selector) = &entry.selector {
-        let code = (codes::SELECTS_NOTHING, "spec.workloadSelector.labels");
-        told.extend(idle(store, about, code, selector));
-    }
-    if store.is_sent(&key.namespace, entry) {
-        for host in &entry.hosts {
-            let kept = store.hosts_of(&key.namespace, &key.name, entry);
-            if !kept.into_iter().any(|kept| kept == host) {
-                let message =
-                    "the host belongs to a Service or an older ServiceEntry of the namespace";
-                let warning = about.warning(codes::HOST_TAKEN, "spec.hosts", message);
-                told.push(
-                    warning
-                        .value(host)
-                        .remedy("remove the host here, or the other object"),
-                );
-            }
-        }
-    }
-    told
-}
-
-fn visibility_status(store: &Store, namespace: &str, entry: &ServiceEntry) -> Option<Status> {
-    if !store.mesh.restricts_visibility() {
-        return None;
-    }
-    let message = match store.visibility(namespace) {
-        Visibility::Public => "visible to all namespaces",
-        Visibility::Namespace => "visible to its own namespace only",
-        Visibility::Hidden => "visible to nobody",
-    };
-    Some(Status {
-        conditions: vec![Condition {
-            kind: ConditionKind::VisibilityApplied,
-            status: true,
-            reason: Reason::Applied,
-            message: message.to_owned(),
-            observed_generation: entry.generation,
-        }],
-    })
 }
 
 fn wire_locality(locality: &Locality) -> Option<WireLocality> {

@@ -34,7 +34,7 @@ pub(crate) struct PeerLevels {
 /// The policy that requires an identity at every port.
 pub(crate) const STATIC_STRICT: &str = "istio_converted_static_strict";
 
-const PORT_POLICY_PREFIX: &str = "converted_peer_authentication_";
+pub(super) const PORT_POLICY_PREFIX: &str = "converted_peer_authentication_";
 
 impl Peer {
     pub(crate) fn read(object: &PeerAuthentication) -> Result<Self, Refused<Self>> {
@@ -238,18 +238,5 @@ fn no_identity() -> Clause {
 fn clause(part: Match) -> Clause {
     Clause {
         matches: vec![part],
-    }
-}
-
-/// The name under which an authorization policy is sent: its own, moved aside where it would be taken for a
-/// generated one.
-pub(crate) fn sent_name(name: &str) -> String {
-    const MOVED: &str = "user_";
-    let taken =
-        name == STATIC_STRICT || name.starts_with(PORT_POLICY_PREFIX) || name.starts_with(MOVED);
-    if taken {
-        format!("{MOVED}{name}")
-    } else {
-        name.to_owned()
     }
 }

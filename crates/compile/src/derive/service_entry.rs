@@ -1,0 +1,148 @@
+//! What a ServiceEntry gives besides its services: workloads, a status, diagnostics (`control-plane-contract` 2, 3.4).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ambit_kube::WorkloadEntrySpec;
+use ambit_proto::workload::Workload;
+
+use super::hints::{hints, idle};
+use super::members;
+use super::workload::{described, placed, unplaced};
+use crate::about::About;
+use crate::codes;
+use crate::input::{ServiceEntry, Visibility};
+use crate::output::{AddressResource, Diagnostic};
+use crate::outputs::Output;
+use crate::status::{Condition, ConditionKind, Reason, Status};
+use crate::store::Store;
+
+/// The workloads of a ServiceEntry, its status, and what is wrong with it; its services belong to its hosts.
+pub(super) fn workloads(store: &Store, about: About<'_, ServiceEntry>) -> Output {
+    let (key, entry) = (about.key, &about.object.object);
+    let mut diagnostics = entry_diagnostics(store, &about);
+    let hosts: Vec<_> = if store.is_sent(&key.namespace, entry) {
+        store.hosts_of(&key.namespace, &key.name, entry).collect()
+    } else {
+        Vec::new()
+    };
+    let mut addresses = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (at, spec) in entry.endpoints.iter().enumerate() {
+        let field = format!("spec.endpoints[{at}].address");
+        diagnostics.extend(unplaced(&about, &field, spec));
+        if !seen.insert(&spec.address) {
+            let message = "another endpoint of the entry has this address and holds";
+            let told = about.warning(codes::SHARED_ENDPOINT, &field, message);
+            diagnostics.push(told.value(&spec.address).remedy("remove one of them"));
+        } else if entry.selector.is_none() && !hosts.is_empty() {
+            addresses.extend(endpoint(store, &about, spec, &hosts));
+        }
+    }
+    if entry.endpoints.is_empty() && entry.selector.is_none() && entry.asks_dns() {
+        for host in hosts.iter().filter(|host| !host.starts_with('*')) {
+            let spec = WorkloadEntrySpec {
+                address: host.to_string(),
+                ..WorkloadEntrySpec::default()
+            };
+            addresses.extend(endpoint(store, &about, &spec, &[host]));
+        }
+    }
+    Output {
+        addresses: addresses
+            .into_iter()
+            .map(AddressResource::workload)
+            .collect(),
+        status: visibility_status(store, &key.namespace, entry),
+        diagnostics,
+        ..Output::default()
+    }
+}
+
+fn endpoint(
+    store: &Store,
+    about: &About<'_, ServiceEntry>,
+    spec: &WorkloadEntrySpec,
+    hosts: &[&Arc<str>],
+) -> Option<Workload> {
+    let (key, entry) = (about.key, &about.object.object);
+    let (cluster, namespace) = (&store.settings.cluster_id, &*key.namespace);
+    let uid = format!(
+        "{cluster}/networking.istio.io/ServiceEntry/{namespace}/{}/{}",
+        key.name, spec.address
+    );
+    let ports = members::ports_of_endpoint(entry, spec);
+    let services = hosts
+        .iter()
+        .map(|host| (format!("{namespace}/{host}"), ports.clone()));
+    let base = described(store, namespace, &entry.labels, &key.name, false);
+    Some(Workload {
+        uid,
+        name: key.name.to_string(),
+        services: services.collect(),
+        ..placed(spec, base)?
+    })
+}
+
+fn entry_diagnostics(store: &Store, about: &About<'_, ServiceEntry>) -> Vec<Diagnostic> {
+    let (key, entry) = (about.key, &about.object.object);
+    let mut told = hints(about, &entry.hints);
+    if let Err(bad) = &entry.addresses {
+        let message = "neither an address nor a block, so the whole entry isn't sent";
+        let error = about.error(codes::BAD_ADDRESS, &bad.field, message);
+        told.push(
+            error
+                .value(&bad.value)
+                .remedy("write an address, or a block such as 10.0.0.0/8"),
+        );
+    }
+    for bad in &entry.bad_hosts {
+        let error = about.error(
+            codes::BAD_HOST,
+            &bad.field,
+            "not a host name that can be used here",
+        );
+        let remedy = "write a DNS name; *.NAME only with resolution NONE, STATIC or DYNAMIC_DNS";
+        told.push(error.value(&bad.value).remedy(remedy));
+    }
+    if let Some(selector) = &entry.selector {
+        let code = (codes::SELECTS_NOTHING, "spec.workloadSelector.labels");
+        told.extend(idle(store, about, code, selector));
+    }
+    if store.is_sent(&key.namespace, entry) {
+        for host in &entry.hosts {
+            let kept = store.hosts_of(&key.namespace, &key.name, entry);
+            if !kept.into_iter().any(|kept| kept == host) {
+                let message =
+                    "the host belongs to a Service or an older ServiceEntry of the namespace";
+                let warning = about.warning(codes::HOST_TAKEN, "spec.hosts", message);
+                told.push(
+                    warning
+                        .value(host)
+                        .remedy("remove the host here, or the other object"),
+                );
+            }
+        }
+    }
+    told
+}
+
+fn visibility_status(store: &Store, namespace: &str, entry: &ServiceEntry) -> Option<Status> {
+    if !store.mesh.restricts_visibility() {
+        return None;
+    }
+    let message = match store.visibility(namespace) {
+        Visibility::Public => "visible to all namespaces",
+        Visibility::Namespace => "visible to its own namespace only",
+        Visibility::Hidden => "visible to nobody",
+    };
+    Some(Status {
+        conditions: vec![Condition {
+            kind: ConditionKind::VisibilityApplied,
+            status: true,
+            reason: Reason::Applied,
+            message: message.to_owned(),
+            observed_generation: entry.generation,
+        }],
+    })
+}
