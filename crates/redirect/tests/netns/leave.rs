@@ -1,8 +1,12 @@
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use ambit_netns::{NetNs, Netlink, require_privilege};
 use ambit_redirect::rules::{INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT, ROUTE_TABLE};
 use ambit_redirect::{Capture, Redirector, RuleSet, live_connections};
+use ambit_runtime::CancellationToken;
 
 use crate::world::{Call, ECHO, PEER, POD, World, addr};
 
@@ -130,13 +134,13 @@ async fn connections_live_through_enrolment_and_leaving_and_no_trace_stays() {
     }
     assert_eq!(live_connections(pod).await.unwrap(), 6);
     drop(carried);
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while live_connections(pod).await.unwrap() > 0 {
         assert!(
             tokio::time::Instant::now() < deadline,
             "closed connections still count"
         );
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
     // Left.
@@ -175,4 +179,56 @@ async fn carried_connections_survive_a_rewrite_of_the_rules() {
             assert!(call.works().await, "{rules:?}");
         }
     }
+}
+
+/// Whoever dials while rules come and go gets through, every time.
+#[tokio::test]
+async fn no_dial_fails_while_rules_come_and_go() {
+    if !require_privilege("dialling all the time") {
+        return;
+    }
+    let world = World::new().await;
+    let _proxy = world.proxy();
+    let (done, dialled) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
+    let dialling = world.scope.child("dialling");
+    for (own, other) in POD.into_iter().zip(PEER) {
+        for (ns, to) in [(world.pod.ns(), other), (world.peer.ns(), own)] {
+            let (ns, to, done, dialled) = (
+                ns.clone(),
+                addr(to, ECHO),
+                done.clone(),
+                Arc::clone(&dialled),
+            );
+            dialling.spawn("dialling", async move {
+                while !done.is_cancelled() {
+                    let mut call = Call::dial(&ns, to).await.unwrap();
+                    assert!(call.works().await);
+                    dialled.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    }
+    let redirector = Redirector::new();
+    let ns = world.pod.ns();
+    for _ in 0..5 {
+        redirector
+            .ensure(ns, &RuleSet::Capture(Capture::default()))
+            .await
+            .unwrap();
+        let before = dialled.load(Ordering::Relaxed);
+        while dialled.load(Ordering::Relaxed) < before + 20 {
+            assert_eq!(dialling.panics(), 0, "a dial failed");
+            tokio::task::yield_now().await;
+        }
+        redirector.ensure(ns, &RuleSet::Drain).await.unwrap();
+        while live_connections(ns).await.unwrap() > 0 {
+            assert_eq!(dialling.panics(), 0, "a dial failed");
+            tokio::task::yield_now().await;
+        }
+        redirector.remove(ns).await.unwrap();
+    }
+    done.cancel();
+    assert_eq!(dialling.finish(Duration::from_secs(10)).await, 0);
+    assert_eq!(dialling.panics(), 0, "a dial failed");
+    assert!(!world.take_captured().is_empty());
 }

@@ -28,6 +28,8 @@ async fn what_others_do_to_the_rules_is_repaired() {
     let redirector = Redirector::new();
     let wanted = RuleSet::Capture(Capture::default());
     redirector.ensure(ns, &wanted).await.unwrap();
+    let mut carried = Call::dial(ns, addr(PEER[0], ECHO)).await.unwrap();
+    assert_eq!(world.take_captured().len(), 1);
     let changes = Changes::of(ns).unwrap();
     let damages = [
         "flush ruleset",
@@ -70,6 +72,10 @@ async fn what_others_do_to_the_rules_is_repaired() {
         // Our own repair was heard as well.
         changes.next().await.unwrap();
     }
+    assert!(
+        carried.works().await,
+        "an idle connection that was carried all the time"
+    );
     nft(ns, "add table ip somebody-elses");
     changes.next().await.unwrap();
     assert_eq!(redirector.look(ns, &wanted).await.unwrap(), Found::Wanted);
