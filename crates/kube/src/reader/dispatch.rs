@@ -175,8 +175,8 @@ impl Item<'_> {
             return self.not_an_object(&value, "it has no kind; write apiVersion and kind", loaded);
         };
         let api_version = api_version.unwrap_or_default();
-        if let Some(items) = value.get("items").and_then(Value::as_array)
-            && let Some(of) = kind.strip_suffix("List")
+        if let Some(of) = kind.strip_suffix("List")
+            && let Some(items) = list_items(&value, of)
         {
             return self.read_list((api_version.as_str(), of), items, loaded);
         }
@@ -333,6 +333,8 @@ impl Item<'_> {
         let mut problems = Vec::new();
         if kind.is_policy() {
             if let Some(map) = value.as_object_mut() {
+                // What controllers say about a policy doesn't decide whether it can be read.
+                map.remove("status");
                 map.entry("spec")
                     .or_insert_with(|| Value::Object(serde_json::Map::new()));
             }
@@ -461,6 +463,16 @@ impl Item<'_> {
         self.node
             .map(|node| node.field_lines(self.offset, wanted))
             .unwrap_or_default()
+    }
+}
+
+/// The items of a list of some kind, or of anything when `of` is empty.
+fn list_items<'v>(value: &'v Value, of: &str) -> Option<&'v [Value]> {
+    match value.get("items") {
+        Some(Value::Array(items)) => Some(items),
+        // An empty list, as some tools write it.
+        None | Some(Value::Null) if of.is_empty() => Some(&[]),
+        _ => None,
     }
 }
 

@@ -75,6 +75,22 @@ const CASES: &[Case] = &[
         unread: 1,
     },
     Case {
+        name: "lists without items",
+        text: "apiVersion: v1\nkind: List\nitems: []\n---\napiVersion: v1\nkind: List\nitems:\n---\n{apiVersion: v1, kind: \
+               ServiceList, items: []}\n",
+        objects: &[],
+        problems: &[],
+        unread: 0,
+    },
+    Case {
+        name: "a policy's status doesn't break it",
+        text: "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: strict, creationTimestamp: \
+               null}\nspec: {mtls: {mode: STRICT}}\nstatus: {conditions: 7}\n",
+        objects: &["PeerAuthentication strict.default @1:1"],
+        problems: &[],
+        unread: 0,
+    },
+    Case {
         name: "a List and its items, one of them bad",
         text: "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: a}\n\
                - apiVersion: v1\n  kind: Namespace\n  metadata: {}\n- apiVersion: v1\n  kind: Namespace\n  metadata: \
@@ -367,5 +383,72 @@ fn every_custom_kind_has_a_definition_for_the_api_server() {
         ),
     ] {
         assert_eq!(crd.metadata.name.as_deref(), Some(name));
+    }
+}
+
+mod properties {
+    use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
+
+    use super::{keys, read_manifest};
+
+    const DOCUMENTS: [&str; 4] = [
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels: {istio.io/dataplane-mode: ambient}\n",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: cart, namespace: shop}\nspec:\n  ports:\n  - {name: http, port: 80}\n",
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: gate, namespace: shop}\nspec:\n  \
+         action: DENY\n  rules:\n  - from:\n    - source:\n        principals: ['*']\n",
+        "{\"apiVersion\": \"v1\", \"kind\": \"Namespace\", \"metadata\": {\"name\": \"bank\"}}\n",
+    ];
+
+    /// A document with something cut out and something put in.
+    fn damaged() -> impl Strategy<Value = String> {
+        let pieces = prop::sample::select(vec![
+            "\"", "[", "{", ": ", "\t", "- ", "&a ", "*a", "\u{0}", "é", "!!", "|", "?",
+        ]);
+        (
+            prop::sample::select(DOCUMENTS.to_vec()),
+            any::<prop::sample::Index>(),
+            0..12_usize,
+            pieces,
+        )
+            .prop_map(|(text, at, cut, piece)| {
+                let characters: Vec<char> = text.chars().collect();
+                let at = at.index(characters.len());
+                let (head, tail) = characters.split_at(at);
+                head.iter()
+                    .chain(&piece.chars().collect::<Vec<_>>())
+                    .chain(tail.iter().skip(cut))
+                    .collect()
+            })
+    }
+
+    proptest! {
+        /// Whatever happens to one document, the others are read, and something is said or read of it.
+        #[test]
+        fn damage_stays_in_its_document(text in damaged(), last in any::<bool>()) {
+            let good = "apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n";
+            let file = if last { format!("{good}---\n{text}") } else { format!("{text}\n---\n{good}") };
+            let loaded = read_manifest("a.yaml", &file);
+            prop_assert!(keys(&loaded).iter().any(|key| key.starts_with("Node node-1 ")), "{file}");
+            prop_assert!(loaded.objects.len() + loaded.problems.len() > 1, "{file}");
+            prop_assert!(loaded.problems.iter().all(|problem| problem.origin.line >= 1));
+        }
+
+        /// The reader ends, and without a panic, on anything.
+        #[test]
+        fn anything_is_answered(text in "[-a-z:{}\\[\\]\"'&*!|>#%@,? \n\t]{0,120}") {
+            read_manifest("a.yaml", &text);
+        }
+
+        /// The order of documents changes nothing but their places.
+        #[test]
+        fn order_does_not_matter(order in Just(vec![0, 1, 2, 3]).prop_shuffle()) {
+            let text: Vec<&str> = order.iter().filter_map(|at| DOCUMENTS.get(*at)).copied().collect();
+            let mut objects: Vec<_> = read_manifest("a.yaml", &text.join("---\n")).objects;
+            objects.sort_by_key(|located| located.object.key());
+            let mut straight: Vec<_> = read_manifest("a.yaml", &DOCUMENTS.join("---\n")).objects;
+            straight.sort_by_key(|located| located.object.key());
+            let bare = |list: Vec<crate::Located<crate::Object>>| list.into_iter().map(|one| one.object).collect::<Vec<_>>();
+            prop_assert_eq!(bare(objects), bare(straight));
+        }
     }
 }

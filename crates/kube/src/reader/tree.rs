@@ -46,6 +46,7 @@ impl Node {
     pub(super) fn parse(text: &str) -> Result<Self, Malformed> {
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! { max_nodes: MAX_NODES, max_events: 2 * MAX_NODES },
+            alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED },
             with_snippet: false,
         };
         serde_saphyr::from_str_with_options::<Located>(text, options)
@@ -259,8 +260,10 @@ impl<'de> Visitor<'de> for ShapeVisitor {
     }
 }
 
-/// Enough for a file of the largest size that the source reads, and a bound all the same.
-const MAX_NODES: usize = 8 * 1024 * 1024;
+/// Enough for a list of ten thousand pods.
+const MAX_NODES: usize = 2 * 1024 * 1024;
+/// What aliases may add: manifests repeat a few labels, not more.
+const MAX_REPLAYED: usize = 100_000;
 
 #[cfg(test)]
 mod tests {
@@ -311,6 +314,19 @@ mod tests {
             );
             assert!(!malformed.why.is_empty());
         }
+    }
+
+    #[test]
+    fn aliases_cannot_multiply_without_end() {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..9 {
+            let below = n - 1;
+            text += &format!(
+                "a{n}: &a{n} [{}]\n",
+                vec![format!("*a{below}"); 10].join(", ")
+            );
+        }
+        assert!(Node::parse(&text).is_err());
     }
 
     #[test]
