@@ -212,3 +212,24 @@ fn the_recursive_flag_is_accepted_and_does_no_harm() {
         0
     );
 }
+
+#[test]
+fn every_code_is_documented() {
+    let documentation = include_str!("../../docs/diagnostics.md");
+    let sources = [
+        include_str!("../../crates/kube/src/problem.rs"),
+        include_str!("../../crates/compile/src/codes.rs"),
+    ];
+    let codes = sources
+        .iter()
+        .flat_map(|source| source.split("(\"").skip(1))
+        .filter_map(|rest| rest.split('"').next());
+    let codes: Vec<&str> = codes
+        .filter(|code| code.starts_with("AMB") || code.starts_with("IST"))
+        .collect();
+    assert!(codes.len() > 20, "{codes:?}");
+    for code in codes {
+        let anchor = format!("<a id=\"{}\"></a>{code} |", code.to_lowercase());
+        assert!(documentation.contains(&anchor), "{code}");
+    }
+}

@@ -1,4 +1,5 @@
 //! `ambit ztunnel-config` on a saved dump, and on a proxy in a network namespace.
+#![allow(clippy::unwrap_used, reason = "only tests are here")]
 
 mod program;
 
