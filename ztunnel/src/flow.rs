@@ -174,3 +174,6 @@ pub(crate) fn refuse(
     telling.refusals.count_as(direction, error.name());
     report::failed(src, dst, direction, error);
 }
+
+#[cfg(test)]
+mod tests;
