@@ -2,7 +2,8 @@
 //! everything that follows from objects.
 //!
 //! Whatever has changed is gathered for a moment, compiled in one step and
-//! published in one step. Pods are known to the [`Directory`] at once.
+//! published in one step; a node's report hardly waits, and is answered when
+//! nodes are being told. Pods are known to the [`Directory`] at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,9 @@ use ambit_compile::{AddressKind, AddressResource, AuthorizationResource, Compile
 use ambit_kube::Change;
 use ambit_proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE, WORKLOAD_TYPE};
 use ambit_runtime::ReadyGuard;
+use ambit_types::NamespacedName;
 use ambit_xds::{Batch, Publisher, TypeDelta, Update};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
@@ -20,7 +22,7 @@ use crate::directory::Directory;
 use crate::enrolment::Report;
 use crate::metrics::ControlMetrics;
 use crate::page::{Contents, ObjectStatus, Page};
-use crate::redirection::{self, Redirections};
+use crate::redirection::{self, NotCounted, Redirections};
 use crate::roots::RootBundle;
 
 /// The types that are served, in the order of delivery (design D5).
@@ -52,7 +54,17 @@ struct Gathered {
     changes: Vec<Change>,
     /// When the first and the last of them came.
     window: Option<(Instant, Instant)>,
+    /// Reports among them, to be answered when they are published.
+    reports: Vec<Answer>,
 }
+
+struct Answer {
+    kept: oneshot::Sender<Refused>,
+    refused: Refused,
+    since: Instant,
+}
+
+type Refused = Vec<(NamespacedName, NotCounted)>;
 
 impl Gathered {
     fn add(&mut self, changes: impl IntoIterator<Item = Change>) {
@@ -63,8 +75,11 @@ impl Gathered {
     }
 
     fn due(&self) -> Option<Instant> {
-        let (first, last) = self.window?;
-        Some((last + QUIET).min(first + GATHER_AT_MOST))
+        let changes = self
+            .window
+            .map(|(first, last)| (last + QUIET).min(first + GATHER_AT_MOST));
+        let report = self.reports.first().map(|answer| answer.since + HARDLY);
+        changes.into_iter().chain(report).min()
     }
 }
 
@@ -94,10 +109,7 @@ impl Configuration {
                         self.ready.ready();
                     }
                 },
-                Some(report) = reports.recv() => {
-                    self.on_report(report).await;
-                    gathered.add([]);
-                }
+                Some(report) = reports.recv() => gathered.reports.push(self.on_report(report)),
                 () = sleep_maybe(due) => self.flush(std::mem::take(&mut gathered)).await,
             }
         }
@@ -124,17 +136,18 @@ impl Configuration {
         }
     }
 
-    /// Keeps a report before anybody hears of it: a restart must know what
-    /// nodes were told.
-    async fn on_report(&mut self, report: Report) {
+    fn on_report(&mut self, report: Report) -> Answer {
         let refused = self
             .redirections
             .report(&report.node, report.pods, &self.directory);
-        self.save().await;
-        // The stream that brought it may be gone.
-        let _ = report.kept.send(refused);
+        Answer {
+            kept: report.kept,
+            refused,
+            since: Instant::now(),
+        }
     }
 
+    /// Before nodes hear of it: a restart must know what they were told.
     async fn save(&mut self) {
         let Some((path, text)) = self.redirections.take_unsaved() else {
             return;
@@ -159,6 +172,10 @@ impl Configuration {
         let compiled = started.elapsed();
         let (statuses, diagnostics) = (!delta.statuses.is_empty(), delta.diagnostics);
         let published = self.publisher.publish(batch(delta));
+        for answer in gathered.reports {
+            // The stream that brought it may be gone.
+            let _ = answer.kept.send(answer.refused);
+        }
         debug!(version = published.version, ?compiled, touched = ?published.touched, "published");
         self.metrics
             .published(&published, waited.unwrap_or_default(), compiled);
@@ -286,3 +303,5 @@ async fn sleep_maybe(until: Option<Instant>) {
 const QUIET: Duration = Duration::from_millis(100);
 /// or when the first of them has waited this long.
 const GATHER_AT_MOST: Duration = Duration::from_secs(10);
+/// Reports of many nodes at once are one publication.
+const HARDLY: Duration = Duration::from_millis(10);

@@ -27,7 +27,7 @@ pub(crate) struct Report {
     pub(crate) node: Arc<str>,
     /// Everything that its agent knows.
     pub(crate) pods: Vec<Reported>,
-    /// Gets the pods that don't count, once the report is kept.
+    /// Gets the pods that don't count, once the report is kept and published.
     pub(crate) kept: oneshot::Sender<Vec<(NamespacedName, NotCounted)>>,
 }
 

@@ -6,7 +6,7 @@
 //! node agents ─ enrolment ─ redirection (kept on disk)   └─ /debug/statusz
 //!                     └─ directory ── may this node's proxy have this certificate?
 //! ```
-//! One task, [`configuration`], writes everything that follows from objects;
+//! One task, `configuration`, writes everything that follows from objects;
 //! services read. Left out on purpose: a Kubernetes client (a later source of
 //! the same changes), sidecars, state-of-the-world xDS, plaintext 15010.
 //!

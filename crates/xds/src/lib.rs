@@ -7,7 +7,31 @@
 //! those come in as arguments.
 //!
 //! The state machines ([`Session`] here, `stream` on the server) are sans-I/O;
-//! [`run_client`] and [`Publisher`]'s service are thin shells around them.
+//! [`run_client`] and [`AdsServer`] are thin shells around them.
+//!
+//! Left out on purpose: state-of-the-world xDS, per-stream filters (every
+//! subscriber of a type sees the same resources), persistence.
+//!
+//! ```
+//! use ambit_xds::{Batch, Publisher, TypeDelta, Update};
+//!
+//! // Policies before workloads, and the other way round when they go.
+//! let publisher = Publisher::new(["policy", "workload"]);
+//! let published = publisher.publish(Batch {
+//!     types: vec![TypeDelta {
+//!         type_url: "policy".into(),
+//!         changed: vec![Update {
+//!             name: "shop/deny".into(),
+//!             version: "1".into(),
+//!             body: b"encoded".as_slice().into(),
+//!             ..Update::default()
+//!         }],
+//!         removed: Vec::new(),
+//!     }],
+//! });
+//! assert_eq!(published.version, 1);
+//! assert_eq!(published.touched[0].1, 1);
+//! ```
 
 mod client;
 mod node;
