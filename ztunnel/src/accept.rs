@@ -22,7 +22,7 @@ pub(crate) async fn accept_loop(
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = drain.started() => return,
+            _ = drain.started() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -42,6 +42,19 @@ pub(crate) async fn accept_loop(
                 tokio::time::sleep(backoff.next_wait()).await;
             }
         }
+    }
+    // What the kernel has queued here already would be reset with the listener.
+    while let Some((stream, peer)) = queued(&listener).await {
+        serve(stream, peer);
+    }
+}
+
+/// A connection that waits to be accepted, if there is one.
+async fn queued(listener: &Listener) -> Option<(TcpStream, SocketAddr)> {
+    tokio::select! {
+        biased;
+        accepted = listener.accept() => accepted.ok(),
+        () = std::future::ready(()) => None,
     }
 }
 

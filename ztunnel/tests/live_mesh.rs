@@ -12,6 +12,7 @@ mod support;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ambit_redirect::zds::ProxyState;
 use ambit_testkit::eventually;
 use anyhow::{Result, ensure};
 use support::control::deny;
@@ -337,5 +338,64 @@ async fn a_proxy_is_a_workload_too() -> Result<()> {
         Ok(())
     })
     .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upgrade_refuses_no_connection() -> Result<()> {
+    if !ambit_netns::require_privilege("an upgrade refuses no connection") {
+        return Ok(());
+    }
+    let mut mesh = mesh("upgrade", &PODS, Vec::new()).await?;
+    let mut open = mesh.dial("web", "cart").await?;
+    exchange(&mut open).await?;
+    for node in ["n1", "n2"] {
+        let old = mesh.upgrade(node, &Options::default()).await?;
+        old.signal(nix::sys::signal::Signal::SIGTERM)?;
+        // Open connections go on beside the new proxy for the old one's deadline.
+        if node == "n1" {
+            exchange(&mut open).await?;
+        }
+        for _ in 0..40 {
+            assert_eq!(mesh.echo("web", "cart").await?, mesh.ip("web"));
+            assert_eq!(mesh.echo("stranger", "cart").await?, mesh.ip("stranger"));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pod_whose_port_is_taken_is_refused_and_tried_again() -> Result<()> {
+    if !ambit_netns::require_privilege("a port is taken") {
+        return Ok(());
+    }
+    let pods = [PODS[0], PODS[1], PODS[2], outsider("late", "n1")];
+    let mesh = mesh("port", &pods, Vec::new()).await?;
+    let taken = mesh
+        .ns("late")
+        .run(|| std::net::TcpListener::bind("0.0.0.0:15006"))??;
+    mesh.insert(&pod("late", "n1"))?;
+    let node = mesh.node("n1");
+    eventually("a refusal that names the port", async || {
+        match node.zds.state("late") {
+            ProxyState::Refused(why) if why.contains("15006") => Ok(()),
+            other => anyhow::bail!("{other:?}"),
+        }
+    })
+    .await?;
+    let unready = node.get(15021, "/healthz/ready").await?;
+    assert_eq!(unready.status, 500, "{}", unready.body);
+    assert_eq!(
+        node.dump().await?["workloadState"]["late"]["state"],
+        "Pending"
+    );
+    assert_eq!(
+        mesh.echo("web", "cart").await?,
+        mesh.ip("web"),
+        "the others are served"
+    );
+    drop(taken);
+    node.ready().await?;
+    assert_eq!(node.dump().await?["workloadState"]["late"]["state"], "Up");
     Ok(())
 }

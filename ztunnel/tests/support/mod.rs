@@ -183,8 +183,24 @@ impl Mesh {
         ips: &Ips,
         options: &Options,
     ) -> Result<()> {
-        let socket = self.socket(name);
         let (agent, zds) = self.agent(name, pods)?;
+        let command = self.command(name, ips, options)?;
+        let ns = self.net.host(name)?.ns().clone();
+        let ztunnel = Process::start(self.sandbox.dir(), &ns, &format!("ztunnel-{name}"), command)?;
+        self.nodes.insert(
+            name,
+            Node {
+                ztunnel,
+                zds,
+                agent,
+                ns,
+            },
+        );
+        Ok(())
+    }
+
+    fn command(&self, name: &str, ips: &Ips, options: &Options) -> Result<Command> {
+        let socket = self.socket(name);
         let mut command = Command::new(env!("CARGO_BIN_EXE_ztunnel"));
         command
             .args(["proxy", "ztunnel"])
@@ -208,18 +224,26 @@ impl Mesh {
         for (key, value) in &options.env {
             command.env(key, value);
         }
-        let ns = self.net.host(name)?.ns().clone();
-        let ztunnel = Process::start(self.sandbox.dir(), &ns, &format!("ztunnel-{name}"), command)?;
-        self.nodes.insert(
-            name,
-            Node {
-                ztunnel,
-                zds,
-                agent,
-                ns,
-            },
-        );
-        Ok(())
+        Ok(command)
+    }
+
+    /// A second proxy of a node, as during an upgrade: in a namespace of its
+    /// own, on the same node agent.
+    pub(crate) async fn upgrade(
+        &mut self,
+        name: &'static str,
+        options: &Options,
+    ) -> Result<Process> {
+        let host = format!("{name}b");
+        self.net.add_host(&self.sandbox, &host).await?;
+        let ns = self.net.host(&host)?.ns().clone();
+        let command = self.command(name, &Ips::new(), options)?;
+        let new = Process::start(self.sandbox.dir(), &ns, &format!("ztunnel-{host}"), command)?;
+        let node = self.nodes.get_mut(name).context("no such node")?;
+        node.ns = ns;
+        let old = std::mem::replace(&mut node.ztunnel, new);
+        self.node(name).ready().await?;
+        Ok(old)
     }
 
     fn socket(&self, node: &str) -> std::path::PathBuf {
