@@ -56,6 +56,8 @@ struct Gathered {
     window: Option<(Instant, Instant)>,
     /// Reports among them, to be answered when they are published.
     reports: Vec<Answer>,
+    /// Some of them concern roots.
+    roots: bool,
 }
 
 struct Answer {
@@ -101,7 +103,7 @@ impl Configuration {
                     };
                     let was = synced;
                     synced |= changes.contains(&Change::Synced);
-                    self.learn(&changes);
+                    gathered.roots |= self.learn(&changes);
                     gathered.add(changes);
                     if synced && !was {
                         self.redirections.forget_unknown(&self.directory);
@@ -122,11 +124,11 @@ impl Configuration {
         self.ready.not_ready();
     }
 
-    /// What can't wait: which pods there are decides who may call.
-    fn learn(&mut self, changes: &[Change]) {
+    /// What can't wait: which pods there are decides who may call. Whether
+    /// roots may have changed.
+    fn learn(&mut self, changes: &[Change]) -> bool {
         let gone = self.directory.learn(changes);
         self.redirections.forget(&gone);
-        self.roots.learn(changes);
         for change in changes {
             match change {
                 Change::Apply(located) => self.metrics.update(located.object.kind()),
@@ -134,6 +136,7 @@ impl Configuration {
                 Change::Problems(_) | Change::Redirection { .. } | Change::Synced => {}
             }
         }
+        self.roots.learn(changes)
     }
 
     fn on_report(&mut self, report: Report) -> Answer {
@@ -165,7 +168,9 @@ impl Configuration {
             .changes
             .extend(self.redirections.changes(&self.directory));
         self.save().await;
-        self.write_roots().await;
+        if gathered.roots {
+            self.write_roots().await;
+        }
         let waited = gathered.window.map(|(first, _)| first.elapsed());
         let started = Instant::now();
         let delta = self.compiler.apply(gathered.changes);

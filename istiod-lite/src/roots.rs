@@ -35,8 +35,10 @@ impl RootBundle {
         }
     }
 
-    /// Takes what concerns roots.
-    pub(crate) fn learn(&self, changes: &[Change]) {
+    /// Takes what concerns roots. Whether there was any: then
+    /// [`write`](Self::write) it.
+    pub(crate) fn learn(&self, changes: &[Change]) -> bool {
+        let mut any = false;
         for change in changes {
             match change {
                 Change::Apply(located) => {
@@ -44,10 +46,12 @@ impl RootBundle {
                         let certificates = mesh.spec.ca_certificates.iter();
                         let pems = certificates.filter_map(|c| c.pem.clone());
                         self.state.lock().extra = pems.collect();
+                        any = true;
                     }
                 }
                 Change::Delete(key) if key.kind == Kind::MeshConfig => {
                     self.state.lock().extra.clear();
+                    any = true;
                 }
                 Change::Delete(_)
                 | Change::Problems(_)
@@ -55,6 +59,7 @@ impl RootBundle {
                 | Change::Synced => {}
             }
         }
+        any
     }
 
     /// Writes the file if it isn't as it should be. Blocks on the disk.

@@ -103,3 +103,37 @@ async fn a_restart_sends_nothing_that_is_held() {
     .await;
     assert_eq!(view.take_log(), [uid("new")]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_breaks_keeps_its_last_good_form_and_one_that_never_was_good_denies() {
+    let mesh = Mesh::prepare(&[]);
+    mesh.write("policy.yaml", DENY);
+    let mesh = mesh.started().await;
+    let view = mesh.follow("n1").await;
+    view.take_log();
+    let impossible = "from: [{source: {ipBlocks: [10.0.0.0/99]}}]";
+    let principals = "from: [{source: {principals: [cluster.local/ns/shop/sa/pay]}}]";
+    mesh.write("policy.yaml", &DENY.replace(principals, impossible));
+    let never = DENY
+        .replace(principals, impossible)
+        .replace("deny-pay", "never");
+    mesh.write("never.yaml", &never);
+    eventually(
+        "what never was good is sent, as something that denies",
+        || view.names(AUTHORIZATION_TYPE) == ["shop/deny-pay", "shop/never"],
+    )
+    .await;
+    let log = view.take_log();
+    assert!(
+        !log.contains(&"shop/deny-pay".to_owned()),
+        "as it was: {log:?}"
+    );
+    let (_, page) = mesh.get("/debug/statusz").await;
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    let text = page.to_string();
+    for told in ["10.0.0.0/99", "policy.yaml", "never.yaml", "ipBlocks"] {
+        assert!(text.contains(told), "{told} in {page:#}");
+    }
+    let objects: Vec<_> = page["statuses"].as_array().unwrap().iter().collect();
+    assert_eq!(objects.len(), 2, "{page:#}");
+}
