@@ -1,7 +1,7 @@
 //! Which pods of this node must be served, by the objects that are known.
 //!
 //! Pure: changes in, wishes out. Whether and how far a wish came true is for
-//! the [board](crate::board) to know.
+//! the board to know.
 
 use std::collections::BTreeMap;
 use std::fmt;

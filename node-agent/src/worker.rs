@@ -4,6 +4,7 @@
 //! level-triggered: it looks at what is there and does what is missing, so it
 //! may be dropped and begun again at any point, also by the agent's successor.
 
+mod guard;
 mod leave;
 
 use std::io;
@@ -16,9 +17,10 @@ use ambit_redirect::zds::{ProxyState, ZdsHandle};
 use ambit_redirect::{Changes, Ensured, Found, RedirectError, Redirector, RuleSet};
 use ambit_runtime::Backoff;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use self::guard::Guard;
 use crate::board::{Board, Phase, PodStatus};
 use crate::inventory::{NETNS, PodId, PodSpec, Wish};
 use crate::metrics::{AgentMetrics, Event};
@@ -314,69 +316,6 @@ impl Worker {
     }
 }
 
-/// Keeps a rule set in force.
-struct Guard {
-    tools: Tools,
-    ns: NetNs,
-    wanted: RuleSet,
-    kernel: Changes,
-    look_again: Instant,
-    pace: Backoff,
-    repaired: Instant,
-}
-
-impl Guard {
-    fn new(tools: &Tools, ns: NetNs, wanted: RuleSet, kernel: Changes) -> Self {
-        let now = Instant::now();
-        Self {
-            tools: tools.clone(),
-            ns,
-            wanted,
-            kernel,
-            look_again: now + slow_poll(),
-            pace: Backoff::new(FIRST_PACE, MAX_PACE),
-            repaired: now,
-        }
-    }
-
-    /// Waits for something to look at, and looks. False if the pod's namespace
-    /// is another one, or gone.
-    ///
-    /// Cancel safe: what a dropped call didn't look at is looked at by the
-    /// next, since it begins with the poll that is due.
-    async fn watch(&mut self, spec: &PodSpec) -> Result<bool, StepError> {
-        let look_again = self.look_again;
-        tokio::select! {
-            heard = self.kernel.next() => heard.map_err(StepError::Watch)?,
-            () = sleep_until(look_again) => {}
-            () = sleep(PRESENCE_POLL) => return Ok(self.is_there(spec)),
-        }
-        self.look_again = Instant::now();
-        if self.tools.redirector.ensure(&self.ns, &self.wanted).await? == Ensured::Written {
-            warn!(pod = %spec.pod, "something had changed the rules; they are repaired");
-            self.tools.metrics.reconciled(Event::Repaired);
-            self.slow_down().await;
-        }
-        self.look_again = Instant::now() + slow_poll();
-        Ok(self.is_there(spec))
-    }
-
-    /// Whoever fights over the rules gets an answer at once, then at a pace.
-    async fn slow_down(&mut self) {
-        let now = Instant::now();
-        if now - self.repaired > CALM {
-            self.pace.reset();
-        }
-        self.repaired = now;
-        sleep(self.pace.next_wait()).await;
-    }
-
-    fn is_there(&self, spec: &PodSpec) -> bool {
-        let opened = spec.netns.as_ref().map(NetNs::open);
-        matches!(opened, Some(Ok(ns)) if ns.id() == self.ns.id())
-    }
-}
-
 fn trouble(state: &ProxyState) -> Option<String> {
     match state {
         ProxyState::Listening => None,
@@ -395,11 +334,6 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-/// Spread, so that a node's pods aren't all looked at in one moment.
-fn slow_poll() -> Duration {
-    Backoff::new(SLOW_POLL, SLOW_POLL).jitter(0.3).next_wait()
-}
-
 async fn pause_for(pause: Option<Duration>) {
     match pause {
         Some(pause) => sleep(pause).await,
@@ -409,10 +343,5 @@ async fn pause_for(pause: Option<Duration>) {
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const MAX_RETRY: Duration = Duration::from_secs(5);
-/// Besides notifications, which the kernel may drop.
-const SLOW_POLL: Duration = Duration::from_secs(30);
 /// How often the path of a namespace is looked at.
 const PRESENCE_POLL: Duration = Duration::from_secs(1);
-const FIRST_PACE: Duration = Duration::from_millis(5);
-const MAX_PACE: Duration = Duration::from_secs(1);
-const CALM: Duration = Duration::from_secs(10);

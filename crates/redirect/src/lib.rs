@@ -7,6 +7,19 @@
 //!
 //! Left out on purpose: which pods are enrolled (the node agent decides) and
 //! what happens to a captured connection (the proxy decides).
+//!
+//! ```no_run
+//! # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+//! use ambit_netns::NetNs;
+//! use ambit_redirect::{Capture, Found, Redirector, RuleSet};
+//!
+//! let ns = NetNs::open("/var/run/netns/web-0")?;
+//! let redirector = Redirector::new();
+//! let wanted = RuleSet::Capture(Capture::default());
+//! redirector.ensure(&ns, &wanted).await?;
+//! assert_eq!(redirector.look(&ns, &wanted).await?, Found::Wanted);
+//! # Ok(()) }
+//! ```
 
 mod live;
 mod nft;

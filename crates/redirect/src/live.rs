@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ambit_netns::{NetNs, Netlink};
 
-use crate::pod::RedirectError;
+use crate::pod::{RedirectError, answered};
 use crate::rules::{INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
 
 /// Connections of the pod's applications that go through the proxy: captured
@@ -16,7 +16,7 @@ use crate::rules::{INBOUND_PLAINTEXT_PORT, OUTBOUND_PORT};
 /// # Errors
 /// If the namespace can't be read.
 pub async fn live_connections(ns: &NetNs) -> Result<usize, RedirectError> {
-    let own = Netlink::in_ns(ns)?.addrs().await?;
+    let own = answered(async { Ok(Netlink::in_ns(ns)?.addrs().await?) }).await?;
     let tables = ns
         .run(read_tables)
         .map_err(ambit_netns::NetlinkError::Open)?;

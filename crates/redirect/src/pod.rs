@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ambit_netns::{NetNs, Netlink, NetlinkError, PolicyRule};
 
@@ -18,6 +19,9 @@ pub enum RedirectError {
     /// The policy rule or the route.
     #[error("policy routing")]
     Routing(#[from] NetlinkError),
+    /// The kernel doesn't answer.
+    #[error("the kernel took longer than {DEADLINE:?}")]
+    Deadline,
     /// No namespace of our own to learn in.
     #[error("create a scratch namespace")]
     Scratch(#[source] std::io::Error),
@@ -86,7 +90,7 @@ impl Redirector {
             return Ok(Ensured::Intact);
         }
         // First the way back: until the rules are in, nothing carries the mark.
-        add_routing(ns).await?;
+        answered(add_routing(ns)).await?;
         nft::apply(ns, &wanted.transaction()).await?;
         Ok(Ensured::Written)
     }
@@ -99,12 +103,7 @@ impl Redirector {
         if !nft::list(ns, &TABLES).await?.is_empty() {
             nft::apply(ns, &rules::removal()).await?;
         }
-        let netlink = Netlink::in_ns(ns)?;
-        for v6 in [false, true] {
-            netlink.del_mark_rule(policy_rule(v6)).await?;
-        }
-        netlink.flush_table(ROUTE_TABLE).await?;
-        Ok(())
+        answered(remove_routing(ns)).await
     }
 
     /// True if the namespace holds a table of ours, whatever is in it.
@@ -160,6 +159,10 @@ fn families(ns: &NetNs) -> std::io::Result<impl Iterator<Item = bool> + use<>> {
 }
 
 async fn routing_is_there(ns: &NetNs) -> Result<bool, RedirectError> {
+    answered(read_routing(ns)).await
+}
+
+async fn read_routing(ns: &NetNs) -> Result<bool, RedirectError> {
     let netlink = Netlink::in_ns(ns)?;
     let rules = netlink.mark_rules().await?;
     let routes = netlink.routes_in_table(ROUTE_TABLE).await?;
@@ -178,3 +181,23 @@ async fn add_routing(ns: &NetNs) -> Result<(), RedirectError> {
     }
     Ok(())
 }
+
+async fn remove_routing(ns: &NetNs) -> Result<(), RedirectError> {
+    let netlink = Netlink::in_ns(ns)?;
+    for v6 in [false, true] {
+        netlink.del_mark_rule(policy_rule(v6)).await?;
+    }
+    netlink.flush_table(ROUTE_TABLE).await?;
+    Ok(())
+}
+
+/// Netlink has no deadline of its own; `nft` has.
+pub(crate) async fn answered<T>(
+    work: impl Future<Output = Result<T, RedirectError>>,
+) -> Result<T, RedirectError> {
+    tokio::time::timeout(DEADLINE, work)
+        .await
+        .unwrap_or(Err(RedirectError::Deadline))
+}
+
+const DEADLINE: Duration = Duration::from_secs(10);

@@ -9,17 +9,21 @@
 //! a new one. Redirected, it would meet a listener that knows nothing of it,
 //! and the application would see a reset (docs/adr/0003).
 
-use std::borrow::Cow;
+mod words;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use nftables::batch::Batch;
-use nftables::expr::{
-    BinaryOperation, CT, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField,
-};
-use nftables::schema::{Chain, NfListObject, Nftables, Rule, Table};
-use nftables::stmt::{Counter, Mangle, Match, NAT, Operator, Statement};
+use nftables::expr::MetaKey;
+use nftables::schema::{Chain, NfListObject, Nftables};
+use nftables::stmt::{Mangle, Operator, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+
+use self::words::{
+    accept, both, compare, ct, ct_mark, either, field, mark, meta, new_connection, number, port,
+    redirect, rule, table, tcp, text,
+};
 
 /// What a namespace's rule set must do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -352,116 +356,6 @@ impl Family {
             Self::V6 => PROBE_V6.to_string(),
         }
     }
-}
-
-fn table(name: &'static str) -> NfListObject<'static> {
-    NfListObject::Table(Table {
-        family: NfFamily::INet,
-        name: name.into(),
-        handle: None,
-    })
-}
-
-/// Appends a rule; its counter stands before the last statement, which acts.
-fn rule(
-    batch: &mut Batch<'static>,
-    table: &'static str,
-    chain: &'static str,
-    statements: impl IntoIterator<Item = Statement<'static>>,
-) {
-    let mut expr: Vec<_> = statements.into_iter().collect();
-    let before_last = expr.len().saturating_sub(1);
-    expr.insert(before_last, Statement::Counter(Counter::Anonymous(None)));
-    batch.add(NfListObject::Rule(Rule {
-        family: NfFamily::INet,
-        table: table.into(),
-        chain: chain.into(),
-        expr: expr.into(),
-        ..Rule::default()
-    }));
-}
-
-fn compare(
-    left: Expression<'static>,
-    op: Operator,
-    right: Expression<'static>,
-) -> Statement<'static> {
-    Statement::Match(Match { left, right, op })
-}
-
-fn mark(op: Operator, mark: u32) -> Statement<'static> {
-    compare(both(meta(MetaKey::Mark), MARK_MASK), op, number(mark))
-}
-
-fn tcp() -> Statement<'static> {
-    compare(meta(MetaKey::L4proto), Operator::EQ, text("tcp"))
-}
-
-fn port(name: &'static str, op: Operator, port: u16) -> Statement<'static> {
-    compare(field("tcp", name), op, number(port.into()))
-}
-
-/// SYN without ACK, FIN or RST.
-fn new_connection() -> Statement<'static> {
-    compare(
-        both(field("tcp", "flags"), FIN | SYN | RST | ACK),
-        Operator::EQ,
-        number(SYN),
-    )
-}
-
-const FIN: u32 = 0x01;
-const SYN: u32 = 0x02;
-const RST: u32 = 0x04;
-const ACK: u32 = 0x10;
-
-fn accept() -> Statement<'static> {
-    Statement::Accept(None)
-}
-
-fn redirect(port: u16) -> Statement<'static> {
-    Statement::Redirect(Some(NAT {
-        addr: None,
-        family: None,
-        port: Some(number(port.into())),
-        flags: None,
-    }))
-}
-
-fn both(value: Expression<'static>, mask: u32) -> Expression<'static> {
-    Expression::BinaryOperation(Box::new(BinaryOperation::AND(value, number(mask))))
-}
-
-fn either(value: Expression<'static>, bits: u32) -> Expression<'static> {
-    Expression::BinaryOperation(Box::new(BinaryOperation::OR(vec![value, number(bits)])))
-}
-
-fn field(protocol: &'static str, name: &'static str) -> Expression<'static> {
-    let (protocol, field) = (protocol.into(), name.into());
-    let field = PayloadField { protocol, field };
-    Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
-}
-
-fn meta(key: MetaKey) -> Expression<'static> {
-    Expression::Named(NamedExpression::Meta(Meta { key }))
-}
-
-fn ct_mark() -> Expression<'static> {
-    ct("mark")
-}
-
-fn ct(key: &'static str) -> Expression<'static> {
-    let key = key.into();
-    let (family, dir) = (None, None);
-    Expression::Named(NamedExpression::CT(CT { key, family, dir }))
-}
-
-fn number(value: u32) -> Expression<'static> {
-    Expression::Number(value)
-}
-
-fn text(value: impl Into<Cow<'static, str>>) -> Expression<'static> {
-    Expression::String(value.into())
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::info;
 
-use super::{Ended, Guard, StepError, Worker};
+use super::guard::Guard;
+use super::{Ended, StepError, Worker};
 use crate::board::Phase;
 use crate::inventory::PodSpec;
 use crate::metrics::Event;

@@ -2,7 +2,7 @@
 //!
 //! Level-triggered: callers say which pods must be served and read how far
 //! proxies have come. Order, retries, upgrades and fallbacks are the
-//! [table](super::table)'s; this module moves its bytes.
+//! table's; this module moves its bytes.
 
 use std::io;
 use std::os::fd::AsFd;

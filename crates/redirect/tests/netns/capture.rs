@@ -17,6 +17,11 @@ async fn both_directions_are_captured_and_the_source_is_preserved() {
     }
     let world = World::new().await;
     let (pod, peer) = (world.pod.ns(), world.peer.ns());
+    // As strict as a distribution may have it: spoofed sources go over lo alone.
+    for link in ["all", "default", "lo", "eth0"] {
+        let path = format!("/proc/sys/net/ipv4/conf/{link}/rp_filter");
+        pod.run(|| std::fs::write(path, "1")).unwrap().unwrap();
+    }
     let _proxy = world.proxy();
     assert_eq!(
         Redirector::new().ensure(pod, &capture()).await.unwrap(),
