@@ -230,4 +230,8 @@ fn pods_and_identities_can_be_asked_for() {
     }
     compiler.apply([Change::Delete(ObjectKey::new(Kind::Pod, "shop", "cart"))]);
     assert!(!compiler.identity_runs_on_node("shop", "cart", "n1"));
+    let moved = "{apiVersion: v1, kind: Pod, metadata: {name: cart, namespace: shop}, spec: {nodeName: n2, serviceAccountName: cart, containers: [{name: c}]}}";
+    apply(&mut compiler, moved);
+    assert!(!compiler.identity_runs_on_node("shop", "cart", "n1"));
+    assert!(compiler.identity_runs_on_node("shop", "cart", "n2"));
 }

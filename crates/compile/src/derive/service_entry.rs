@@ -21,11 +21,7 @@ use crate::store::Store;
 pub(super) fn workloads(store: &Store, about: About<'_, ServiceEntry>) -> Output {
     let (key, entry) = (about.key, &about.object.object);
     let mut diagnostics = entry_diagnostics(store, &about);
-    let hosts: Vec<_> = if store.is_sent(&key.namespace, entry) {
-        store.hosts_of(&key.namespace, &key.name, entry).collect()
-    } else {
-        Vec::new()
-    };
+    let hosts: Vec<_> = store.hosts_of(&key.namespace, &key.name, entry).collect();
     let mut addresses = Vec::new();
     let mut seen = BTreeSet::new();
     for (at, spec) in entry.endpoints.iter().enumerate() {

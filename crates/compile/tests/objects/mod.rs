@@ -53,8 +53,26 @@ impl Event {
     }
 }
 
+/// A history; half of them begin in a mesh that discovers some of its namespaces only.
 pub(crate) fn events(most: usize) -> impl Strategy<Value = Vec<Event>> {
-    vec(event(), 1..most)
+    let history = || vec(event(), 1..most);
+    prop_oneof![
+        history(),
+        (selective(), history()).prop_map(|(setup, history)| [setup, history].concat()),
+    ]
+}
+
+fn selective() -> impl Strategy<Value = Vec<Event>> {
+    vec(any::<bool>(), 3).prop_map(|discovered| {
+        let spec = json!({"discoverySelectors": [{"matchLabels": {"app": "x"}}]});
+        let config = json!({"kind": "MeshConfig", "metadata": {"name": "istio", "namespace": "istio-system"}, "spec": spec});
+        let names = ["shop", "data", "istio-system"].iter().zip(discovered);
+        let namespaces = names.filter(|(_, discovered)| *discovered).map(|(name, _)| {
+            json!({"kind": "Namespace", "metadata": {"name": name, "labels": {"app": "x"}}})
+        });
+        let all = std::iter::once(config).chain(namespaces);
+        all.map(|value| Event::Apply(Box::new(value), 1)).collect()
+    })
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -92,7 +110,7 @@ fn namespace() -> impl Strategy<Value = &'static str> {
 }
 
 fn uid() -> impl Strategy<Value = &'static str> {
-    select(vec!["u1", "u2"])
+    select(vec!["u1", "u1", "u1", "u2"])
 }
 
 fn labels() -> impl Strategy<Value = Value> {
@@ -192,14 +210,16 @@ fn service() -> impl Strategy<Value = Value> {
     let vip = select(vec!["None", "10.2.0.1", "10.2.0.2"]);
     let target = select(vec![json!(80), json!("web")]);
     let kind = select(vec!["ClusterIP", "ClusterIP", "ClusterIP", "ExternalName"]);
-    ((namespace(), name()), labels(), (vip, target, kind, any::<bool>())).prop_map(
-        |((namespace, name), selector, (vip, target, kind, unready))| {
+    let selector = prop_oneof![Just(json!({})), labels()];
+    let port = select(vec![80, 81]);
+    ((namespace(), name()), selector, (vip, port, target, kind, any::<bool>())).prop_map(
+        |((namespace, name), selector, (vip, port, target, kind, unready))| {
             json!({
                 "kind": "Service",
                 "metadata": {"name": name, "namespace": namespace},
                 "spec": {
                     "type": kind, "clusterIP": vip, "selector": selector, "publishNotReadyAddresses": unready,
-                    "ports": [{"name": "web", "port": 80, "targetPort": target}],
+                    "ports": [{"name": "web", "port": port, "targetPort": target}],
                 },
             })
         },
@@ -211,7 +231,7 @@ fn slice() -> impl Strategy<Value = Value> {
         json!({"addresses": ["10.1.0.1"], "targetRef": {"kind": "Pod", "namespace": namespace, "name": name, "uid": uid}})
     });
     let plain = select(vec!["192.0.2.1", "192.0.2.2"]).prop_map(|ip| json!({"addresses": [ip]}));
-    let endpoints = vec(prop_oneof![pod, plain], 0..3);
+    let endpoints = vec(prop_oneof![3 => pod, 1 => plain], 0..4);
     (namespace(), name(), name(), endpoints).prop_map(|(namespace, name, of, endpoints)| {
         json!({
             "kind": "EndpointSlice",
