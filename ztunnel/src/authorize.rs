@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use ambit_policy::{Attrs, DeniedBy, Verdict, evaluate};
+use ambit_policy::{Attrs, DecisionLog, DeniedBy, Tracer, Verdict, evaluate_with};
 use ambit_state::{View, Workload};
 use ambit_types::Direction;
-use tracing::{debug, info};
+use tracing::info;
 
 use crate::error::FlowError;
 use crate::flow::Flow;
@@ -20,27 +20,38 @@ pub(crate) fn authorize(
     flow: &Flow,
     proxy: &PodProxy,
 ) -> Result<(), FlowError> {
-    match verdict(view, local, flow) {
-        Ok(()) => Ok(()),
-        Err(by) => {
-            if proxy.node.authz_info {
-                info!(src = %flow.facts.src, dst = %flow.facts.actual, %by, "refused by policy");
-            } else {
-                debug!(src = %flow.facts.src, dst = %flow.facts.actual, %by, "refused by policy");
-            }
-            Err(FlowError::Denied(by))
-        }
+    let verdict = match decision_log(proxy) {
+        Some(mut log) => verdict(view, local, flow, &mut log),
+        None => verdict(view, local, flow, &mut ()),
+    };
+    verdict.map_err(FlowError::Denied)
+}
+
+/// Where the steps of a decision are told, dry runs included; as a rule nobody
+/// listens and the decision skips them.
+fn decision_log(proxy: &PodProxy) -> Option<DecisionLog> {
+    if proxy.node.authz_info {
+        Some(DecisionLog::Info)
+    } else if tracing::enabled!(target: "ambit_policy::trace", tracing::Level::DEBUG) {
+        Some(DecisionLog::Debug)
+    } else {
+        None
     }
 }
 
-fn verdict(view: &View, local: &Workload, flow: &Flow) -> Result<(), DeniedBy> {
+fn verdict(
+    view: &View,
+    local: &Workload,
+    flow: &Flow,
+    tracer: &mut impl Tracer,
+) -> Result<(), DeniedBy> {
     let facts = &flow.facts;
     let attrs = Attrs {
         source_ip: facts.src.ip(),
         destination: facts.actual,
         peer: facts.source_id.as_ref(),
     };
-    match evaluate(&view.policies_for(local), &attrs) {
+    match evaluate_with(&view.policies_for(local), &attrs, tracer) {
         Verdict::Allow(_) => Ok(()),
         Verdict::Deny(by) => Err(by),
     }
@@ -80,7 +91,7 @@ fn recheck(proxy: &PodProxy, local: Option<&Workload>) {
         if flow.facts.direction == Direction::Outbound {
             continue;
         }
-        if let Err(by) = verdict(&view, local, &flow) {
+        if let Err(by) = verdict(&view, local, &flow, &mut ()) {
             info!(
                 src = %flow.facts.src,
                 dst = %flow.facts.actual,
