@@ -1,5 +1,5 @@
 use ambit_netns::{NetNs, require_privilege};
-use ambit_proto::enrolment::Redirection::Enabled;
+use ambit_proto::enrolment::Redirection::{Enabled, Pending};
 use ambit_redirect::{Capture, Found, Inbound, Redirector, RuleSet};
 
 use super::world::{World, captured, pod_namespace, ruleset, until};
@@ -170,4 +170,25 @@ async fn a_deleted_pod_and_a_lost_namespace_are_taken_from_the_proxy() {
     drop(lost);
     pods.wait_for(|pods| pods.is_empty()).await.unwrap();
     world.until_reported(&[]).await;
+}
+
+/// Rules of a pod before it are no proof that a proxy knows this one.
+#[tokio::test]
+async fn a_pod_in_a_redirected_namespace_is_pending_until_the_proxy_confirms_it() {
+    if !require_privilege("pending") {
+        return;
+    }
+    let world = World::new().await;
+    let ns = pod_namespace().await;
+    world.namespace(AMBIENT);
+    world.pod("before", Some(&ns), "");
+    let (_agent, proxy) = (world.agent().await, world.proxy());
+    world.until_reported(&[("before", Enabled)]).await;
+    proxy.hold.send_replace(true);
+    world.remove("before.yaml");
+    world.pod("after", Some(&ns), "");
+    world.until_reported(&[("after", Pending)]).await;
+    assert!(captured(ns.ns()).await);
+    proxy.hold.send_replace(false);
+    world.until_reported(&[("after", Enabled)]).await;
 }
