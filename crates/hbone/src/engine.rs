@@ -4,21 +4,23 @@
 //! read, room, write, end, reset, and a connection that must be driven. An own
 //! framing for CONNECT tunnels would replace this file.
 
+mod heartbeat;
+
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
-use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Response};
-use tokio::time::{Instant, Sleep};
 
 use crate::config::HboneConfig;
 use crate::error::StreamError;
 use crate::handshake::Side;
 use crate::wire::{SharedWire, Wire};
+
+use heartbeat::Heartbeat;
 
 /// Opens streams on one connection. Cheap to clone; the connection ends when
 /// no opener and no stream is left.
@@ -363,56 +365,6 @@ fn into_io(error: h2::Error) -> io::Error {
             .unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
     }
     io::Error::other(error)
-}
-
-/// Pings at an interval; not suppressed by data (`ztunnel-contract` 2.6).
-struct Heartbeat {
-    ping: Option<PingPong>,
-    timer: Pin<Box<Sleep>>,
-    waiting: bool,
-    interval: Duration,
-    timeout: Duration,
-}
-
-impl Heartbeat {
-    fn new(ping: Option<PingPong>, config: &HboneConfig) -> Self {
-        Self {
-            ping,
-            timer: Box::pin(tokio::time::sleep(config.ping_interval)),
-            waiting: false,
-            interval: config.ping_interval,
-            timeout: config.ping_timeout,
-        }
-    }
-
-    /// Ready when a ping wasn't answered in time.
-    fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(ping) = &mut self.ping else {
-            return Poll::Pending;
-        };
-        loop {
-            if self.waiting {
-                match ping.poll_pong(cx) {
-                    Poll::Ready(Ok(_)) => {
-                        self.waiting = false;
-                        self.timer.as_mut().reset(Instant::now() + self.interval);
-                    }
-                    // The connection ends by itself.
-                    Poll::Ready(Err(_)) => return Poll::Pending,
-                    Poll::Pending => {}
-                }
-            }
-            ready!(self.timer.as_mut().poll(cx));
-            if self.waiting {
-                return Poll::Ready(());
-            }
-            if ping.send_ping(Ping::opaque()).is_err() {
-                return Poll::Pending;
-            }
-            self.waiting = true;
-            self.timer.as_mut().reset(Instant::now() + self.timeout);
-        }
-    }
 }
 
 /// Header lists that we accept.

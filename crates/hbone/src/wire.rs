@@ -8,19 +8,23 @@
 //! that was ready has been written: many small frames make one system call, and
 //! a lone one isn't delayed.
 
+mod buffers;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use ambit_identity::{TlsFault, classify_io};
-use ambit_net::{Block, WIRE_BLOCK};
+use ambit_net::WIRE_BLOCK;
 use parking_lot::Mutex;
-use rustls::unbuffered::{ConnectionState, EncryptError, UnbufferedStatus, WriteTraffic};
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::handshake::{Side, encode, tls_error};
+
+use buffers::{Input, Output, RECORD};
 
 /// An established TLS connection.
 pub(crate) struct Wire<S> {
@@ -31,7 +35,10 @@ pub(crate) struct Wire<S> {
     plain: Vec<u8>,
     plain_start: usize,
     output: Output,
+    /// The peer said its last.
     ended: bool,
+    /// We said ours.
+    closing: bool,
     heard: bool,
     /// Bytes that may still be read in this turn of the driver.
     turn: usize,
@@ -42,24 +49,18 @@ pub(crate) struct Wire<S> {
 const TURN: usize = 4 * WIRE_BLOCK;
 /// With this much sealed and waiting, a write doesn't wait for the batch's end.
 const SEND_AT: usize = 128 * 1024;
-/// Largest plaintext of one record.
-const RECORD: usize = 16 * 1024;
-/// Header, nonce, tag and type of one record, for any suite, rounded up.
-const OVERHEAD: usize = 64;
 
 impl<S: Side> Wire<S> {
     pub(crate) fn new(tcp: TcpStream, tls: S, input: Vec<u8>, plain: Vec<u8>) -> Self {
         Self {
             tcp,
             tls,
-            input: Input {
-                tail: input,
-                ..Input::default()
-            },
+            input: Input::new(input),
             plain,
             plain_start: 0,
             output: Output::default(),
             ended: false,
+            closing: false,
             heard: false,
             turn: TURN,
             fault: Arc::default(),
@@ -127,7 +128,7 @@ impl<S: Side> Wire<S> {
             }
             // Key updates, alerts of our own.
             Ok(ConnectionState::EncodeTlsData(mut record)) => {
-                encode(&mut record, &mut self.output.control);
+                encode(&mut record, self.output.control());
                 Ok(true)
             }
             Ok(ConnectionState::TransmitTlsData(sent)) => {
@@ -166,7 +167,7 @@ impl<S: Side> Wire<S> {
                 let mut buf = ReadBuf::new(self.input.room());
                 let read = Pin::new(&mut self.tcp).poll_read(cx, &mut buf);
                 let n = buf.filled().len();
-                self.input.end += n;
+                self.input.filled(n);
                 self.turn = self.turn.saturating_sub(n);
                 // An end without close_notify is a cut; HTTP/2 has its own end.
                 self.ended |= n == 0 && read.is_ready();
@@ -216,8 +217,7 @@ impl<S: Side> Wire<S> {
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.output.closing {
-            self.output.closing = true;
+        if !std::mem::replace(&mut self.closing, true) {
             // A peer that is gone needs no farewell.
             let _ = self.seal(&[]);
         }
@@ -244,144 +244,6 @@ impl Goal<'_, '_> {
             Self::Read(_) | Self::Seal(_) => 0,
         };
         plain.extend_from_slice(payload.get(taken..).unwrap_or_default());
-    }
-}
-
-/// Ciphertext that rustls hasn't consumed: in a block while there is much of
-/// it, in a small tail (a part of a record) while waiting for more.
-#[derive(Default)]
-struct Input {
-    block: Option<Block>,
-    start: usize,
-    end: usize,
-    tail: Vec<u8>,
-}
-
-impl Input {
-    fn bytes(&mut self) -> &mut [u8] {
-        match &mut self.block {
-            Some(block) => block.get_mut(self.start..self.end).unwrap_or_default(),
-            None => &mut self.tail,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match self.block {
-            Some(_) => self.start == self.end,
-            None => self.tail.is_empty(),
-        }
-    }
-
-    fn discard(&mut self, n: usize) {
-        match self.block {
-            Some(_) => self.start = (self.start + n).min(self.end),
-            None if n > 0 => drop(self.tail.drain(..n.min(self.tail.len()))),
-            None => {}
-        }
-    }
-
-    /// Gives the block back, keeping what is left of it.
-    fn settle(&mut self) {
-        if let Some(block) = self.block.take() {
-            self.tail = block.get(self.start..self.end).unwrap_or_default().to_vec();
-            (self.start, self.end) = (0, 0);
-        }
-    }
-
-    /// Room behind what is there, in a block.
-    fn room(&mut self) -> &mut [u8] {
-        if self.start > 0
-            && let Some(block) = &mut self.block
-        {
-            block.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        let block = self.block.get_or_insert_with(|| {
-            let mut block = Block::wire();
-            let tail = std::mem::take(&mut self.tail);
-            if let Some(front) = block.get_mut(..tail.len()) {
-                front.copy_from_slice(&tail);
-            }
-            (self.start, self.end) = (0, tail.len());
-            block
-        });
-        block.get_mut(self.end..).unwrap_or_default()
-    }
-}
-
-/// Sealed records on their way out.
-#[derive(Default)]
-struct Output {
-    block: Option<Block>,
-    start: usize,
-    end: usize,
-    /// Records that TLS itself wants to send.
-    control: Vec<u8>,
-    closing: bool,
-}
-
-impl Output {
-    fn len(&self) -> usize {
-        self.end - self.start
-    }
-
-    fn bytes(&self) -> &[u8] {
-        let block = self.block.as_deref().unwrap_or_default();
-        block.get(self.start..self.end).unwrap_or_default()
-    }
-
-    fn sent(&mut self, n: usize) {
-        self.start = (self.start + n).min(self.end);
-        if self.start == self.end {
-            self.block = None;
-            (self.start, self.end) = (0, 0);
-        }
-    }
-
-    fn room(&mut self) -> &mut [u8] {
-        let block = self.block.get_or_insert_with(Block::wire);
-        block.get_mut(self.end..).unwrap_or_default()
-    }
-
-    fn seal<D>(&mut self, traffic: &mut WriteTraffic<'_, D>, bytes: &[u8]) -> io::Result<()> {
-        self.take_control();
-        let room = self.room();
-        let sealed = if bytes.is_empty() {
-            traffic.queue_close_notify(room)
-        } else {
-            traffic.encrypt(bytes, room)
-        };
-        match sealed {
-            Ok(n) => {
-                self.end += n;
-                Ok(())
-            }
-            Err(EncryptError::InsufficientSize(_)) => Err(io::ErrorKind::WriteZero.into()),
-            Err(EncryptError::EncryptExhausted) => Err(tls_error(rustls::Error::EncryptError)),
-        }
-    }
-
-    /// How much plaintext certainly fits, sealed, behind what is there.
-    fn capacity_for_plain(&self) -> usize {
-        let room = WIRE_BLOCK.saturating_sub(self.end + self.control.len() + OVERHEAD);
-        let records = room / (RECORD + OVERHEAD);
-        let rest = room % (RECORD + OVERHEAD);
-        records * RECORD + rest.saturating_sub(OVERHEAD)
-    }
-
-    fn take_control(&mut self) {
-        if self.control.is_empty() {
-            return;
-        }
-        let control = std::mem::take(&mut self.control);
-        match self.room().get_mut(..control.len()) {
-            Some(room) => {
-                room.copy_from_slice(&control);
-                self.end += control.len();
-            }
-            // No room now; after the next send.
-            None => self.control = control,
-        }
     }
 }
 
