@@ -19,10 +19,11 @@ pub(crate) async fn accept_loop(
 ) {
     let mut backoff = Backoff::new(SHORT_OF_RESOURCES_FIRST, SHORT_OF_RESOURCES_MAX);
     let mut short = false;
+    let mut draining = std::pin::pin!(drain.started());
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = drain.started() => break,
+            _ = &mut draining => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
