@@ -20,6 +20,7 @@ use crate::manifests::{Key, Manifests, set_meta};
 use crate::{kubeproxy, programs};
 
 mod look;
+mod proxy;
 
 const CONTROL: &str = "control";
 const SYSTEM: &str = "istio-system";
@@ -234,36 +235,6 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts a node's proxy.
-    ///
-    /// # Errors
-    /// If it can't be started.
-    pub fn start_ztunnel(&mut self, node: &str) -> Result<()> {
-        let host = self.underlay.host(node)?;
-        let dir = self.node_dir(node);
-        let url = self.control_plane_url()?;
-        let mut command = Command::new(self.ztunnel_program());
-        command
-            .args(["proxy", "ztunnel"])
-            .env("NODE_NAME", node)
-            .env("POD_NAME", format!("ztunnel-{node}"))
-            .env("POD_NAMESPACE", SYSTEM)
-            .env("SERVICE_ACCOUNT", "ztunnel")
-            .env("INSTANCE_IP", host.ip().to_string())
-            .env("XDS_ADDRESS", &url)
-            .env("CA_ADDRESS", &url)
-            .env("XDS_ROOT_CA", self.root_ca())
-            .env("CA_ROOT_CA", self.root_ca())
-            .env("AUTH_TOKEN", dir.join("ztunnel-token"))
-            .env("INPOD_UDS", dir.join("zds.sock"))
-            .env("ISTIO_META_DNS_CAPTURE", "false")
-            .envs(&self.options.proxy_environment);
-        let name = format!("ztunnel-{node}");
-        let process = Process::start(self.sandbox.dir(), host.ns(), &name, command)?;
-        self.programs(node)?.ztunnel = Some(process);
-        Ok(())
-    }
-
     /// Waits until a node's proxy is ready.
     ///
     /// # Errors
@@ -464,13 +435,6 @@ impl Cluster {
         self.control_plane
             .as_ref()
             .context("the control plane isn't running")
-    }
-
-    fn ztunnel_program(&self) -> PathBuf {
-        self.options
-            .ztunnel
-            .clone()
-            .unwrap_or_else(|| self.bin.join("ztunnel"))
     }
 
     fn programs(&mut self, node: &str) -> Result<&mut NodePrograms> {
