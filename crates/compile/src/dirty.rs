@@ -41,7 +41,8 @@ impl Dirty {
         self.mark(Unit::Object(key));
     }
 
-    pub(crate) fn resend(&mut self, key: ObjectKey) {
+    /// An object whose resources proxies may have dropped.
+    pub(crate) fn dropped(&mut self, key: ObjectKey) {
         self.0.insert(Unit::Object(key), Sending::Always);
     }
 

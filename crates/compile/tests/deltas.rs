@@ -235,3 +235,67 @@ fn pods_and_identities_can_be_asked_for() {
     assert!(!compiler.identity_runs_on_node("shop", "cart", "n1"));
     assert!(compiler.identity_runs_on_node("shop", "cart", "n2"));
 }
+
+#[test]
+fn what_a_namespace_decides_elsewhere_follows_its_discovery() {
+    const WORLD: &str = r#"
+{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: "discoverySelectors: [{matchLabels: {mesh: in}}]"}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: istio-system, labels: {mesh: in}}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: store, labels: {mesh: in}}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: data}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: pg, namespace: store, uid: u1}, spec: {containers: [{name: c}]}, status: {podIP: 10.1.0.1}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: x, namespace: data, labels: {app: x}}, spec: {containers: [{name: c}]}, status: {podIP: 10.1.0.2}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: db, namespace: data}, spec: {clusterIP: 10.2.0.1, ports: [{name: sql, port: 5432}]}}
+---
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: db-1, namespace: data, labels: {kubernetes.io/service-name: db}}, addressType: IPv4, ports: [{name: sql, port: 5432}], endpoints: [{addresses: [10.1.0.1], targetRef: {kind: Pod, namespace: store, name: pg, uid: u1}}]}
+---
+{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: p, namespace: istio-system}, spec: {selector: {matchLabels: {app: x}}}}
+"#;
+    let discovered =
+        "{apiVersion: v1, kind: Namespace, metadata: {name: data, labels: {mesh: in}}}";
+    let mut compiler = Compiler::new(Settings::default());
+    apply(&mut compiler, WORLD);
+    assert_eq!(
+        compiler.diagnostics().len(),
+        1,
+        "the policy selects nothing that is there"
+    );
+    let delta = apply(&mut compiler, discovered);
+    let pods = ["+Kubernetes//Pod/data/x", "+Kubernetes//Pod/store/pg"];
+    assert_eq!(
+        names(&delta),
+        [pods[0], pods[1], "+data/db.data.svc.cluster.local"]
+    );
+    assert_eq!(compiler.diagnostics(), []);
+    let delta = apply(
+        &mut compiler,
+        "{apiVersion: v1, kind: Namespace, metadata: {name: data}}",
+    );
+    let gone = ["-Kubernetes//Pod/data/x", "-data/db.data.svc.cluster.local"];
+    assert_eq!(names(&delta), [pods[1], gone[0], gone[1]]);
+    assert_eq!(compiler.diagnostics().len(), 1);
+}
+
+#[test]
+fn a_host_that_a_service_gives_up_goes_to_the_entry_with_its_endpoints() {
+    let mut compiler = shop();
+    let entry = "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e, namespace: shop}, spec: {hosts: [web.shop.svc.cluster.local], resolution: STATIC, ports: [{number: 80, name: h, protocol: HTTP}], endpoints: [{address: 192.0.2.1}]}}";
+    assert!(names(&apply(&mut compiler, entry)).is_empty());
+    assert_eq!(compiler.diagnostics().len(), 1);
+    let service = ObjectKey::new(Kind::Service, "shop", "web");
+    let delta = compiler.apply([Change::Delete(service)]);
+    let endpoint = "+Kubernetes/networking.istio.io/ServiceEntry/shop/e/192.0.2.1";
+    let want = [
+        "+Kubernetes//Pod/shop/web",
+        endpoint,
+        "+shop/web.shop.svc.cluster.local",
+    ];
+    assert_eq!(names(&delta), want);
+    assert_eq!(compiler.diagnostics(), []);
+}

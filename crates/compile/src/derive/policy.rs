@@ -21,7 +21,11 @@ use crate::store::{PolicyEntry, Store};
 pub(super) fn authorization(store: &Store, about: About<'_, PolicyEntry>) -> Output {
     let PolicyEntry { kept, generation } = &about.object.object;
     let policy = kept.in_force();
-    let mut diagnostics = refusal(&about, kept);
+    let closed = match policy {
+        Policy::Enforced(_) => "everything that it selects is denied",
+        Policy::NotEnforced(_) => "nothing is enforced",
+    };
+    let mut diagnostics = refusal(&about, kept, closed);
     let authorizations = match policy {
         Policy::Enforced(enforced) => {
             let message = message(store, &about, enforced);
@@ -69,7 +73,7 @@ fn message(store: &Store, about: &About<'_, PolicyEntry>, policy: &Enforced) -> 
 pub(super) fn peer(store: &Store, about: About<'_, Kept<Peer>>) -> Output {
     let kept = &about.object.object;
     let policy = kept.in_force();
-    let mut diagnostics = refusal(&about, kept);
+    let mut diagnostics = refusal(&about, kept, "what it selects requires mutual TLS");
     if let Some(selector) = policy.reach.selector() {
         let code = (codes::SELECTS_NOTHING, "spec.selector.matchLabels");
         diagnostics.extend(idle(store, &about, code, selector));
@@ -98,8 +102,8 @@ pub(super) fn static_strict(store: &Store) -> Output {
     }
 }
 
-/// Why a policy is refused, and what holds instead.
-fn refusal<T, K>(about: &About<'_, T>, kept: &Kept<K>) -> Vec<Problem> {
+/// Why a policy is refused, and what holds instead; `closed` says that for one that was never good.
+fn refusal<T, K>(about: &About<'_, T>, kept: &Kept<K>, closed: &str) -> Vec<Problem> {
     let faults = kept.faults().iter();
     // What the reader of manifests couldn't read, it has told.
     let read = faults.filter(|fault| !fault.field.is_empty());
@@ -117,12 +121,22 @@ fn refusal<T, K>(about: &About<'_, T>, kept: &Kept<K>) -> Vec<Problem> {
     told.extend(match kept {
         Kept::Good(_) => None,
         Kept::LastGood { .. } => {
-            let message = "the policy is refused as it is written now; its last good form stays in force";
-            Some(about.warning(codes::POLICY_LAST_GOOD, "", message).remedy(remedy))
+            let message =
+                "the policy is refused as it is written now; its last good form stays in force";
+            Some(
+                about
+                    .warning(codes::POLICY_LAST_GOOD, "", message)
+                    .remedy(remedy),
+            )
         }
         Kept::Closed { .. } => {
-            let message = "the policy is refused and no good form of it is known: what it selects is closed until it is corrected";
-            Some(about.error(codes::POLICY_CLOSED, "", message).remedy(remedy))
+            let message =
+                format!("the policy is refused and no good form of it is known: {closed}");
+            Some(
+                about
+                    .error(codes::POLICY_CLOSED, "", message)
+                    .remedy(remedy),
+            )
         }
     });
     told

@@ -7,7 +7,7 @@ use ambit_kube::{Kind, Located, MeshConfig, ObjectKey};
 use ambit_types::NamespacedName;
 
 use super::{Ingest, at, remove};
-use crate::dirty::Unit;
+use crate::dirty::{Sending, Unit};
 use crate::input::{
     Labels, Mesh, Namespace, Pod, Service, ServiceEntry, Slice, WorkloadEntry, locality_of,
 };
@@ -148,12 +148,14 @@ impl Ingest<'_> {
             self.marks().entries_of(&host);
         }
         let binding = |service: &Service| (service.selector.clone(), service.ports.clone());
-        let unready = |service: &Service| service.publish_not_ready;
-        let began =
-            old.as_ref().map(unready) == Some(false) && new.as_ref().map(unready) == Some(true);
-        if began || old.as_ref().map(binding) != new.as_ref().map(binding) {
+        let unready = |service: &Option<Service>| service.as_ref().map(|s| s.publish_not_ready);
+        let sending = match (unready(&old), unready(&new)) {
+            (Some(false), Some(true)) => Sending::Always,
+            _ => Sending::IfChanged,
+        };
+        if sending == Sending::Always || old.as_ref().map(binding) != new.as_ref().map(binding) {
             for service in old.iter().chain(&new) {
-                self.marks().members(key, &service.selector, began);
+                self.marks().members(key, &service.selector, sending);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ambit_kube::{Kind, ObjectKey};
 use ambit_types::NamespacedName;
 
-use crate::dirty::{Dirty, Unit};
+use crate::dirty::{Dirty, Sending, Unit};
 use crate::input::Labels;
 use crate::store::{Space, Store};
 
@@ -29,10 +29,10 @@ impl Marks<'_> {
     }
 
     /// The members of a Service, by a selector that it has or had, and by slices.
-    pub(super) fn members(&mut self, service: &ObjectKey, selector: &Labels, resend: bool) {
-        let mark = |dirty: &mut Dirty, key| match resend {
-            true => dirty.resend(key),
-            false => dirty.object(key),
+    pub(super) fn members(&mut self, service: &ObjectKey, selector: &Labels, sending: Sending) {
+        let mark = |dirty: &mut Dirty, key| match sending {
+            Sending::Always => dirty.dropped(key),
+            Sending::IfChanged => dirty.object(key),
         };
         let namespace = &service.namespace;
         if !selector.is_empty() {
