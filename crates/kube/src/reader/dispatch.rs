@@ -164,7 +164,7 @@ impl Item<'_> {
         if !value.is_object() {
             return self.not_an_object(
                 &value,
-                "a document is a map with apiVersion, kind and metadata",
+                ["it isn't a map", "write apiVersion, kind and metadata"],
                 loaded,
             );
         }
@@ -172,7 +172,11 @@ impl Item<'_> {
         let api_version = written("apiVersion").or_else(|| inherit.map(|(api, _)| api.to_owned()));
         let Some(kind) = written("kind").or_else(|| inherit.map(|(_, kind)| kind.to_owned()))
         else {
-            return self.not_an_object(&value, "it has no kind; write apiVersion and kind", loaded);
+            return self.not_an_object(
+                &value,
+                ["it has no kind", "write apiVersion and kind"],
+                loaded,
+            );
         };
         let api_version = api_version.unwrap_or_default();
         if let Some(of) = kind.strip_suffix("List")
@@ -223,7 +227,13 @@ impl Item<'_> {
                 )
             }),
             Meaning::Unknown(near) => loaded.problems.push(Problem {
-                message: format!("no kind of {api_version} is called that"),
+                message: format!(
+                    "{} can't be read: no kind of {api_version} is called that",
+                    match name_of(&value) {
+                        name if name.is_empty() => "the document".to_owned(),
+                        name => name,
+                    }
+                ),
                 value: Some(shown(&kind.into())),
                 remedy: Some(near.map_or_else(
                     || {
@@ -418,11 +428,12 @@ impl Item<'_> {
             }));
     }
 
-    fn not_an_object(&self, value: &Value, message: &str, loaded: &mut Loaded) {
+    fn not_an_object(&self, value: &Value, [why, remedy]: [&str; 2], loaded: &mut Loaded) {
         loaded.problems.push(Problem {
-            message: format!("not an object: {message}"),
+            message: format!("not an object: {why}"),
             value: Some(shown(value)),
             field: None,
+            remedy: Some(remedy.into()),
             ..self.problem(Code::NOT_AN_OBJECT, Severity::Error, &FieldPath::default())
         });
         loaded.unread.push(Unread {
