@@ -1,5 +1,6 @@
 //! A network namespace as a value: open, compare, run in it.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -81,19 +82,19 @@ impl NetNs {
     /// A thread that can't go back ends the process: it would open sockets in
     /// the wrong place for ever after.
     pub fn run<T>(&self, function: impl FnOnce() -> T) -> io::Result<T> {
-        struct GoBack(NetNs);
-        impl Drop for GoBack {
-            fn drop(&mut self) {
-                if setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).is_err() {
-                    std::process::abort();
-                }
-            }
-        }
-        let home = Self::current()?;
+        let home = match HERE.take() {
+            Some(home) => home,
+            None => Self::current()?,
+        };
         if home.id == self.id {
+            HERE.set(Some(home));
             return Ok(function());
         }
-        setns(self.as_fd(), CloneFlags::CLONE_NEWNET)?;
+        if let Err(error) = setns(self.as_fd(), CloneFlags::CLONE_NEWNET) {
+            HERE.set(Some(home));
+            return Err(error.into());
+        }
+        HERE.set(Some(self.clone()));
         let _back = GoBack(home);
         Ok(function())
     }
@@ -113,6 +114,24 @@ impl NetNs {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         })
+    }
+}
+
+thread_local! {
+    /// Where this thread is, once [`NetNs::run`] has asked: it saves every
+    /// later call the system calls that would find out.
+    static HERE: Cell<Option<NetNs>> = const { Cell::new(None) };
+}
+
+/// Moves the thread back when it is dropped, also by a panic.
+struct GoBack(NetNs);
+
+impl Drop for GoBack {
+    fn drop(&mut self) {
+        if setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).is_err() {
+            std::process::abort();
+        }
+        HERE.set(Some(self.0.clone()));
     }
 }
 

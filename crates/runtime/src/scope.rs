@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -70,8 +71,9 @@ impl Scope {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let guard = Tracked::new(self);
-        runtime.spawn(guard.run(name, task));
+        // Boxed: each layer around a future would hold a copy of it.
+        let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(task);
+        runtime.spawn(Tracked::new(self).run(name, task));
     }
 
     /// Cancelled when the tasks must stop now.
@@ -131,7 +133,7 @@ impl Tracked {
         }
     }
 
-    async fn run<F: Future<Output = ()>>(self, name: &'static str, task: F) {
+    async fn run(self, name: &'static str, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
         let token = self.scope.inner.token.clone();
         let caught = token
             .run_until_cancelled(AssertUnwindSafe(task).catch_unwind())
