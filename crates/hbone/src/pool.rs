@@ -75,7 +75,8 @@ impl Pool {
     }
 
     /// Opens a tunnel on a connection of this key, old or new. `svid` is asked
-    /// only when a connection has to be made; a dial goes on if the request
+    /// only when a connection has to be made, and again if that one goes away
+    /// before it took the request, as in a peer's drain; a dial goes on if the request
     /// that caused it is dropped, for those who wait with it.
     ///
     /// # Errors
@@ -90,16 +91,15 @@ impl Pool {
         request: &ConnectRequest,
     ) -> Result<Tunnel, OpenError>
     where
-        F: FnOnce() -> Fut + Send,
+        F: FnOnce() -> Fut + Clone + Send + Sync,
         Fut: Future<Output = Result<Arc<Svid>, CertError>> + Send + 'static,
     {
         let head = request.to_http()?;
-        let mut svid = Some(svid);
-        let first = self.checkout(key, &mut svid).await?;
+        let first = self.checkout(key, &svid).await?;
         match self.connect(key, first, head.clone()).await {
             Ok(tunnel) => Ok(tunnel),
             Err(Failure { retry: true, .. }) => {
-                let second = self.checkout(key, &mut svid).await?;
+                let second = self.checkout(key, &svid).await?;
                 let again = self.connect(key, second, head).await;
                 again.map_err(|failure| failure.error)
             }
@@ -119,13 +119,9 @@ impl Pool {
     }
 
     /// A place on a connection.
-    async fn checkout<F, Fut>(
-        &self,
-        key: &PoolKey,
-        svid: &mut Option<F>,
-    ) -> Result<Place, OpenError>
+    async fn checkout<F, Fut>(&self, key: &PoolKey, svid: &F) -> Result<Place, OpenError>
     where
-        F: FnOnce() -> Fut + Send,
+        F: FnOnce() -> Fut + Clone + Send + Sync,
         Fut: Future<Output = Result<Arc<Svid>, CertError>> + Send + 'static,
     {
         let config = &self.shared.config;
@@ -137,17 +133,10 @@ impl Pool {
                     return Ok(Place { conn, lease, fresh });
                 }
                 Found::Dial(waiting) => waiting,
-                Found::Start(id, waiting) => match svid.take() {
-                    Some(svid) => {
-                        self.start(key.clone(), id, svid());
-                        waiting
-                    }
-                    // We dialled already and that connection is gone again.
-                    None => {
-                        self.shared.state.lock().abandon(key, id);
-                        break;
-                    }
-                },
+                Found::Start(id, waiting) => {
+                    self.start(key.clone(), id, svid.clone()());
+                    waiting
+                }
             };
             match waiting.await {
                 Ok(Outcome::Leased(conn, lease)) => {

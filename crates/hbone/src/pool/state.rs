@@ -133,7 +133,7 @@ impl State {
     }
 
     /// Forgets a dial that gives no connection.
-    pub(super) fn abandon(&mut self, key: &PoolKey, id: u64) -> Vec<oneshot::Sender<Outcome>> {
+    fn abandon(&mut self, key: &PoolKey, id: u64) -> Vec<oneshot::Sender<Outcome>> {
         let waiters = self.take_waiters(key, id);
         self.count = self.count.saturating_sub(1);
         self.forget_if_empty(key);

@@ -185,6 +185,19 @@ async fn a_refused_stream_is_tried_once_more_on_another_connection() {
     assert_eq!(mesh.pool.connections(), 1, "the refusing one is let go");
 }
 
+/// As when a peer begins to drain between our handshake and our request.
+#[tokio::test]
+async fn a_new_connection_that_refuses_its_first_stream_is_replaced() {
+    let mesh = Mesh::new().await;
+    let svid = mesh.authority.svid(&id("db"));
+    let addr = server(&mesh.scope, svid, |n| match n {
+        1 => Answer::Refuse,
+        _ => Answer::Status(StatusCode::OK),
+    })
+    .await;
+    mesh.open_key(&key_to(addr), "a:1").await.unwrap();
+}
+
 #[tokio::test]
 async fn a_connection_that_dies_under_a_request_is_replaced_once() {
     for death in [|| Answer::GoAway, || Answer::Hangup] {
