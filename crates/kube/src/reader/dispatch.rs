@@ -226,28 +226,37 @@ impl Item<'_> {
                     &FieldPath::of(&["kind"]),
                 )
             }),
-            Meaning::Unknown(near) => loaded.problems.push(Problem {
-                message: format!(
-                    "{} can't be read: no kind of {api_version} is called that",
-                    match name_of(&value) {
-                        name if name.is_empty() => "the document".to_owned(),
-                        name => name,
-                    }
-                ),
-                value: Some(shown(&kind.into())),
-                remedy: Some(near.map_or_else(
-                    || {
-                        "check the spelling of kind and apiVersion; the document has no effect"
-                            .into()
-                    },
-                    |near| format!("did you mean {near}? The document has no effect"),
-                )),
-                ..self.problem(
-                    Code::UNKNOWN_KIND,
-                    Severity::Warning,
-                    &FieldPath::of(&["kind"]),
-                )
-            }),
+            Meaning::Unknown(near) => {
+                loaded
+                    .problems
+                    .push(self.unknown_kind((&api_version, &kind), &value, near))
+            }
+        }
+    }
+
+    /// A kind that nobody has.
+    fn unknown_kind(
+        &self,
+        (api_version, kind): (&str, &str),
+        value: &Value,
+        near: Option<&str>,
+    ) -> Problem {
+        let name = match name_of(value) {
+            name if name.is_empty() => "the document".to_owned(),
+            name => name,
+        };
+        Problem {
+            message: format!("{name} can't be read: no kind of {api_version} is called that"),
+            value: Some(shown(&kind.into())),
+            remedy: Some(near.map_or_else(
+                || "check the spelling of kind and apiVersion; the document has no effect".into(),
+                |near| format!("did you mean {near}? The document has no effect"),
+            )),
+            ..self.problem(
+                Code::UNKNOWN_KIND,
+                Severity::Warning,
+                &FieldPath::of(&["kind"]),
+            )
         }
     }
 
