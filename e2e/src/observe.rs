@@ -87,7 +87,8 @@ impl Cluster {
         .await
     }
 
-    /// Waits until every pod of the shop is known as HBONE to both proxies.
+    /// Waits until every pod of the shop is known as HBONE to both proxies, and
+    /// every service has an endpoint that is ready.
     ///
     /// # Errors
     /// What isn't.
@@ -96,6 +97,18 @@ impl Cluster {
             for pod in ["web-0", "payments-0", "cart-0", "catalog-0", "worker-0"] {
                 self.wait_protocol(node, "shop", pod, "HBONE").await?;
             }
+            eventually(&format!("{node} knows where services are"), async || {
+                let dump = self.config_dump(node).await?;
+                let services = dump["services"].as_array().context("no services")?;
+                let empty = |s: &&Value| s["endpoints"].as_object().is_none_or(|e| e.is_empty());
+                let empty: Vec<_> = services.iter().filter(empty).map(|s| &s["name"]).collect();
+                ensure!(
+                    services.len() >= 5 && empty.is_empty(),
+                    "nowhere: {empty:?}"
+                );
+                Ok(())
+            })
+            .await?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@
     reason = "only tests are here"
 )]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ambit_e2e::Cluster;
@@ -51,12 +51,7 @@ fn row<'t>(table: &'t [Vec<String>], name: &str) -> Result<Vec<&'t str>> {
     Ok(found.iter().map(String::as_str).collect())
 }
 
-#[test]
-fn ztunnel_config_shows_what_a_live_proxy_holds() {
-    on_shop("ztunnel-config shows a live proxy", async |cluster| {
-        cluster.wait_shop().await?;
-        cluster.apply(
-            "
+const POLICY: &str = "
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: not-the-worker, namespace: shop}
@@ -64,70 +59,93 @@ spec:
   selector: {matchLabels: {app: payments}}
   action: DENY
   rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/worker]}}]}]
-",
-        )?;
-        cluster
-            .wait_policy("node-1", "not-the-worker", true)
-            .await?;
-        let web = cluster.pod_ns("shop", "web-0")?;
-        echoes(&web, cluster.service_addr("shop", "cart", 9000)?).await?;
-        let demo = cluster.dir().join("demo");
-        std::fs::create_dir_all(demo.join("nodes"))?;
-        let host = cluster.underlay.host("node-1")?;
-        let entry = json!({"netns": host.ns_path(), "admin": "127.0.0.1:15000"});
-        std::fs::write(demo.join("nodes/node-1.json"), entry.to_string())?;
-        let show = |what: &str, more: &[&str]| -> Result<String> {
-            let run = ambit(
-                cluster,
-                &demo,
-                &[&["ztunnel-config", what, "--node", "node-1"], more].concat(),
-            )?;
-            ensure!(run.code == 0, "{what}: {} {}", run.code, run.notes);
-            Ok(run.output)
-        };
+";
 
-        let workloads = table(
-            &show("workload", &[])?,
-            &[
+/// Gives the shop a policy and some traffic, and describes node-1 as a held
+/// demo does.
+async fn prepare(cluster: &mut Cluster) -> Result<()> {
+    cluster.wait_shop().await?;
+    cluster.apply(POLICY)?;
+    cluster
+        .wait_policy("node-1", "not-the-worker", true)
+        .await?;
+    let web = cluster.pod_ns("shop", "web-0")?;
+    echoes(&web, cluster.service_addr("shop", "cart", 9000)?).await?;
+    let nodes = demo(cluster).join("nodes");
+    std::fs::create_dir_all(&nodes)?;
+    let host = cluster.underlay.host("node-1")?;
+    let entry = json!({"netns": host.ns_path(), "admin": "127.0.0.1:15000"});
+    Ok(std::fs::write(
+        nodes.join("node-1.json"),
+        entry.to_string(),
+    )?)
+}
+
+fn demo(cluster: &Cluster) -> PathBuf {
+    cluster.dir().join("demo")
+}
+
+/// What `ambit ztunnel-config` prints of node-1's proxy.
+fn show(cluster: &Cluster, what: &str, more: &[&str]) -> Result<String> {
+    let arguments = [&["ztunnel-config", what, "--node", "node-1"], more].concat();
+    let run = ambit(cluster, &demo(cluster), &arguments)?;
+    ensure!(run.code == 0, "{what}: {} {}", run.code, run.notes);
+    Ok(run.output)
+}
+
+#[test]
+fn ztunnel_config_shows_workloads_services_and_policies() {
+    on_shop(
+        "ztunnel-config shows what a proxy was told",
+        async |cluster| {
+            prepare(cluster).await?;
+            let columns = [
                 "NAMESPACE",
                 "POD NAME",
                 "ADDRESS",
                 "NODE",
                 "WAYPOINT",
                 "PROTOCOL",
-            ],
-        )?;
-        let ip = |namespace: &str, pod: &str| {
-            Ok::<_, anyhow::Error>(cluster.pod_addr(namespace, pod, 0)?.ip().to_string())
-        };
-        let cart = ip("shop", "cart-0")?;
-        ensure!(row(&workloads, "cart-0")? == ["shop", "cart-0", &cart, "node-2", "None", "HBONE"]);
-        let batch = ip("legacy", "batch-0")?;
-        ensure!(
-            row(&workloads, "batch-0")? == ["legacy", "batch-0", &batch, "node-1", "None", "TCP"]
-        );
-
-        let services = table(
-            &show("service", &[])?,
-            &[
+            ];
+            let workloads = table(&show(cluster, "workload", &[])?, &columns)?;
+            for (namespace, pod, node, protocol) in [
+                ("shop", "cart-0", "node-2", "HBONE"),
+                ("legacy", "batch-0", "node-1", "TCP"),
+            ] {
+                let ip = cluster.pod_addr(namespace, pod, 0)?.ip().to_string();
+                let want = [namespace, pod, &ip, node, "None", protocol];
+                let have = row(&workloads, pod)?;
+                ensure!(have == want, "{have:?}, not {want:?}");
+            }
+            let columns = [
                 "NAMESPACE",
                 "SERVICE NAME",
                 "SERVICE VIP",
                 "WAYPOINT",
                 "ENDPOINTS",
-            ],
-        )?;
-        ensure!(row(&services, "payments")? == ["shop", "payments", "10.96.0.13", "None", "1/1"]);
+            ];
+            let services = table(&show(cluster, "service", &[])?, &columns)?;
+            let payments = row(&services, "payments")?;
+            ensure!(
+                payments == ["shop", "payments", "10.96.0.13", "None", "1/1"],
+                "{payments:?}"
+            );
+            let columns = ["NAMESPACE", "POLICY NAME", "ACTION", "SCOPE"];
+            let policies = table(&show(cluster, "policy", &[])?, &columns)?;
+            let policy = row(&policies, "not-the-worker")?;
+            ensure!(
+                policy == ["shop", "not-the-worker", "Deny", "WorkloadSelector"],
+                "{policy:?}"
+            );
+            Ok(())
+        },
+    );
+}
 
-        let policies = table(
-            &show("policy", &[])?,
-            &["NAMESPACE", "POLICY NAME", "ACTION", "SCOPE"],
-        )?;
-        ensure!(
-            row(&policies, "not-the-worker")?
-                == ["shop", "not-the-worker", "Deny", "WorkloadSelector"]
-        );
-
+#[test]
+fn ztunnel_config_shows_the_certificates_of_a_nodes_pods() {
+    on_shop("ztunnel-config shows certificates", async |cluster| {
+        prepare(cluster).await?;
         let columns = [
             "CERTIFICATE NAME",
             "TYPE",
@@ -137,7 +155,7 @@ spec:
             "NOT AFTER",
             "NOT BEFORE",
         ];
-        let certificates = table(&show("certificate", &[])?, &columns)?;
+        let certificates = table(&show(cluster, "certificate", &[])?, &columns)?;
         for account in ["web", "payments"] {
             let id = format!("spiffe://cluster.local/ns/shop/sa/{account}");
             let leaf = row(&certificates, &id)?;
@@ -150,20 +168,21 @@ spec:
                 "a serial number in hex: {leaf:?}"
             );
             ensure!(leaf[5].ends_with('Z') && leaf[6] < leaf[5], "{leaf:?}");
-            let kinds: Vec<_> = certificates
-                .iter()
-                .filter(|r| r[0] == id)
-                .map(|r| r[1].as_str())
-                .collect();
-            ensure!(kinds.contains(&"Root"), "{kinds:?}");
+            let root = certificates.iter().any(|r| r[0] == id && r[1] == "Root");
+            ensure!(root, "no root of {id}");
         }
-        // Only of the pods of this node.
-        ensure!(
-            !certificates.iter().any(|r| r[0].ends_with("/cart")),
-            "{certificates:?}"
-        );
+        // Cart is on the other node.
+        let others = certificates.iter().any(|r| r[0].ends_with("/cart"));
+        ensure!(!others, "{certificates:?}");
+        Ok(())
+    });
+}
 
-        let all = show("all", &["--with-headers"])?;
+#[test]
+fn ztunnel_config_shows_all_of_a_live_or_saved_dump() {
+    on_shop("ztunnel-config shows all", async |cluster| {
+        prepare(cluster).await?;
+        let all = show(cluster, "all", &["--with-headers"])?;
         for part in [
             "WORKLOAD INFO",
             "SERVICE INFO",
@@ -172,23 +191,27 @@ spec:
             "CONNECTIONS INFO",
             "not-the-worker",
             "10.96.0.13",
+            "spiffe://cluster.local/ns/shop/sa/web",
         ] {
             ensure!(all.contains(part), "no {part} in {all}");
         }
-        // JSON is the dump itself; a saved dump says the same as the proxy.
         let dump = cluster.config_dump("node-1").await?;
-        let policies: serde_json::Value = serde_json::from_str(&show("policy", &["-o", "json"])?)?;
-        ensure!(policies == dump["policies"], "{policies}");
+        let json: serde_json::Value =
+            serde_json::from_str(&show(cluster, "policy", &["-o", "json"])?)?;
+        ensure!(json == dump["policies"], "{json}");
         let saved = cluster.dir().join("dump.json");
         std::fs::write(&saved, dump.to_string())?;
+        let saved = saved.to_string_lossy().into_owned();
         let run = ambit(
             cluster,
-            &demo,
-            &["zc", "workload", "--file", &saved.to_string_lossy()],
+            &demo(cluster),
+            &["zc", "workload", "--file", &saved],
         )?;
+        let live = show(cluster, "workload", &[])?;
         ensure!(
-            run.code == 0 && run.output == show("workload", &[])?,
-            "{}",
+            run.code == 0 && run.output == live,
+            "{}{}",
+            run.output,
             run.notes
         );
         Ok(())

@@ -200,18 +200,26 @@ fn allow_admits_only_what_it_names() {
             .await?
             .sum("istio_tcp_connections_failed_total", &at_source);
         ensure!(connect >= 1.0, "a 401 is CONNECT at the source: {connect}");
+        cluster.delete("AuthorizationPolicy", "shop", "catalog")?;
+        wait_echo("without a policy all are allowed", &worker, catalog).await
+    });
+}
 
+#[test]
+fn allow_names_namespaces_and_addresses() {
+    on_shop("ALLOW names namespaces and addresses", async |cluster| {
+        cluster.wait_shop().await?;
+        let Actors { web, worker, batch } = actors(cluster)?;
+        let catalog = cluster.service_addr("shop", "catalog", 9000)?;
+        let catalog_pod = cluster.pod_addr("shop", "catalog-0", 9000)?;
         // By namespace.
         cluster.apply(&authorization(
             "catalog",
             "{selector: {matchLabels: {app: catalog}}, action: ALLOW, rules: [{\
              from: [{source: {namespaces: [shop]}}]}]}",
         ))?;
-        wait_echo("worker's namespace is named", &worker, catalog).await?;
-        ensure!(
-            echoes(&batch, catalog_pod).await.is_err(),
-            "legacy isn't named"
-        );
+        wait_refused("legacy isn't named", &batch, catalog_pod).await?;
+        echoes(&worker, catalog).await.context("shop is named")?;
 
         // By address block.
         let from = cluster.pod_addr("legacy", "batch-0", 0)?.ip();
