@@ -100,8 +100,12 @@ impl Cluster {
             eventually(&format!("{node} knows where services are"), async || {
                 let dump = self.config_dump(node).await?;
                 let services = dump["services"].as_array().context("no services")?;
-                let empty = |s: &&Value| s["endpoints"].as_object().is_none_or(|e| e.is_empty());
-                let empty: Vec<_> = services.iter().filter(empty).map(|s| &s["name"]).collect();
+                let ready = |s: &Value| {
+                    let endpoints = s["endpoints"].as_object().into_iter().flatten();
+                    endpoints.into_iter().any(|(_, e)| e["status"] == "Healthy")
+                };
+                let empty = services.iter().filter(|s| !ready(s));
+                let empty: Vec<_> = empty.map(|s| &s["name"]).collect();
                 ensure!(
                     services.len() >= 5 && empty.is_empty(),
                     "nowhere: {empty:?}"
