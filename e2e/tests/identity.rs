@@ -6,6 +6,7 @@
     reason = "only tests are here"
 )]
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use ambit_e2e::observe::{echoes, has, pod};
@@ -88,6 +89,35 @@ fn both_proxies_know_both_identities() {
             }
         }
         Ok(())
+    });
+}
+
+#[test]
+fn plaintext_proves_no_identity() {
+    on_shop("plaintext proves no identity", async |cluster| {
+        cluster.wait_shop().await?;
+        let batch = cluster.pod_ns("legacy", "batch-0")?;
+        echoes(&batch, cluster.pod_addr("shop", "cart-0", 9000)?).await?;
+        let cart = id("cart");
+        let labels = [
+            ("reporter", "destination"),
+            ("source_workload", "batch-0"),
+            ("source_principal", "unknown"),
+            ("destination_principal", cart.as_str()),
+            ("connection_security_policy", "unknown"),
+        ];
+        let opened = cluster.metrics("node-2").await?;
+        let opened = opened.sum("istio_tcp_connections_opened_total", &labels);
+        ensure!(opened == 1.0, "{opened}");
+        eventually("the access log claims none", async || {
+            let lines = cluster.access("node-2", &[("src.workload", "batch-0")])?;
+            ensure!(lines.len() == 1, "{lines:?}");
+            let named =
+                |line: &BTreeMap<_, _>| line.keys().any(|k: &String| k.ends_with(".identity"));
+            ensure!(!lines.iter().any(named), "{lines:?}");
+            Ok(())
+        })
+        .await
     });
 }
 

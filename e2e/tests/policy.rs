@@ -319,6 +319,53 @@ fn deny_refuses_what_it_names_and_wins() {
 }
 
 #[test]
+fn policies_reach_as_far_as_they_say() {
+    on_shop("policies reach as far as they say", async |cluster| {
+        cluster.wait_shop().await?;
+        let Actors { web, batch, .. } = actors(cluster)?;
+        let cart = cluster.pod_addr("shop", "cart-0", 9000)?;
+        let payments = cluster.pod_addr("shop", "payments-0", 9000)?;
+        // A namespace's.
+        cluster.apply(&authorization(
+            "all",
+            "{action: DENY, rules: [{from: [{source: {namespaces: [shop]}}]}]}",
+        ))?;
+        for to in [cart, payments] {
+            wait_refused("the namespace is closed to its own", &web, to).await?;
+            echoes(&batch, to).await.context("but not to others")?;
+        }
+        cluster.delete("AuthorizationPolicy", "shop", "all")?;
+        wait_echo("it is open", &web, cart).await?;
+        // The mesh's: in the root namespace, without a selector.
+        cluster.apply(
+            &authorization(
+                "all",
+                "{action: DENY, rules: [{to: [{operation: {ports: ['9000']}}]}]}",
+            )
+            .replace("namespace: shop", "namespace: istio-system"),
+        )?;
+        for to in [cart, payments] {
+            for from in [&web, &batch] {
+                wait_refused("the mesh is closed", from, to).await?;
+            }
+        }
+        cluster
+            .wait_refusal(
+                "node-2",
+                &[("dst.workload", "cart-0")],
+                "explicitly denied by istio-system/all",
+            )
+            .await?;
+        // A pod outside of the mesh isn't held to anything.
+        echoes(&batch, cluster.pod_addr("billing", "invoices-0", 9000)?).await?;
+        client::get(&web, cluster.service_addr("shop", "cart", 80)?, "/")
+            .await
+            .context("another port")?;
+        Ok(())
+    });
+}
+
+#[test]
 fn an_edit_closes_live_connections_and_only_those_it_means() {
     on_shop("an edit closes live connections", async |cluster| {
         cluster.wait_shop().await?;
