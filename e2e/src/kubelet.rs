@@ -99,8 +99,8 @@ pub async fn run(
         .and_then(Value::as_str)
         .context("an image")?;
     ensure!(
-        image == "ambit-echo",
-        "no image named {image}: only ambit-echo runs here"
+        ["ambit-echo", "ambit-load"].contains(&image),
+        "no image named {image}: only ambit-echo and ambit-load run here"
     );
     let mut command = Command::new(bin_dir.join(image));
     let strings = |list: Option<&Value>| -> Vec<String> {

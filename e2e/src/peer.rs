@@ -17,8 +17,10 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -71,14 +73,8 @@ pub async fn connect_status(
     credential: &Credential,
     authority: &str,
 ) -> Result<u16> {
-    let config = config(credential)?;
     let exchange = async {
-        let stream = client::connect(ns, to).await?;
-        let name = ServerName::IpAddress(to.ip().into());
-        let tls = TlsConnector::from(config)
-            .connect(name, stream)
-            .await
-            .context("TLS")?;
+        let tls = tls(ns, to, credential).await?;
         let (sender, connection) = h2::client::handshake(tls).await.context("HTTP/2")?;
         tokio::pin!(connection);
         let answer = async {
@@ -96,6 +92,26 @@ pub async fn connect_status(
         }
     };
     timeout(DEADLINE, exchange).await.context("no answer")?
+}
+
+/// A TLS connection to an HBONE port, its handshake done as far as the client
+/// can tell.
+///
+/// # Errors
+/// If TCP or TLS fails.
+pub async fn tls(
+    ns: &NetNs,
+    to: SocketAddr,
+    credential: &Credential,
+) -> Result<TlsStream<TcpStream>> {
+    let config = config(credential)?;
+    let stream = client::connect(ns, to).await?;
+    let name = ServerName::IpAddress(to.ip().into());
+    let connecting = TlsConnector::from(config).connect(name, stream);
+    timeout(DEADLINE, connecting)
+        .await
+        .context("no TLS")?
+        .context("TLS")
 }
 
 fn config(credential: &Credential) -> Result<Arc<ClientConfig>> {
