@@ -2,7 +2,8 @@
 //!
 //! The first byte of a connection names what it is for: `B` bulk (the server
 //! counts to the end and answers with the count), `R` requests of 128 bytes
-//! answered by 128, `I` one byte answered, then nothing.
+//! answered by 128, `C` one byte answered, then the server closes (so that the
+//! client's ports aren't left in TIME_WAIT), `I` one byte answered, then nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -71,6 +72,12 @@ async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
                 stream.read_exact(&mut message).await?;
                 stream.write_all(&message).await?;
             }
+        }
+        b'C' => {
+            stream.write_u8(b'!').await?;
+            stream.shutdown().await?;
+            // Until the client has closed too.
+            stream.read_u8().await.map(drop)
         }
         _ => {
             stream.write_u8(b'!').await?;
@@ -149,8 +156,10 @@ pub async fn connects(to: SocketAddr, clients: usize, time: Duration) -> Result<
         tasks.spawn(async move {
             let mut count = 0;
             while started.elapsed() < time {
-                let mut stream = dial(to, b'I').await?;
-                stream.read_u8().await?;
+                let mut stream = dial(to, b'C').await?;
+                let mut answer = Vec::with_capacity(1);
+                stream.read_to_end(&mut answer).await?;
+                ensure!(answer == b"!", "a connection ended without its answer");
                 count += 1;
             }
             Ok(count)

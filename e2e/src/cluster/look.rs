@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{CONTROL, Cluster};
+use crate::manifests::Key;
 use crate::scrape::Samples;
 
 impl Cluster {
@@ -90,6 +91,16 @@ impl Cluster {
             Ok(())
         })
         .await
+    }
+
+    /// A pod's uid.
+    ///
+    /// # Errors
+    /// If there is no such pod.
+    pub fn uid(&self, namespace: &str, name: &str) -> Result<String> {
+        let pod = self.manifests.get(&Key::new("Pod", namespace, name))?;
+        let uid = pod["metadata"]["uid"].as_str();
+        Ok(uid.context("a pod without a uid")?.to_owned())
     }
 
     /// The directory of the run.
