@@ -39,7 +39,8 @@ fn a_control_plane_stops_and_comes_back() {
             (
                 "worker → web".to_owned(),
                 cluster.pod_ns("shop", "worker-0")?,
-                cluster.service_addr("shop", "web", 9000)?,
+                // Not by its service, which gets a new pod meanwhile.
+                cluster.pod_addr("shop", "web-0", 9000)?,
             ),
             ("batch → cart".to_owned(), batch, cart),
         ];

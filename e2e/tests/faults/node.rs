@@ -64,7 +64,13 @@ fn without_its_proxy_a_nodes_traffic_fails_closed() {
                 .keys()
                 .collect();
             pods.sort();
-            ensure!(pods == ["uid-payments-0", "uid-web-0"], "{pods:?}");
+            ensure!(
+                pods == [
+                    &cluster.uid("shop", "payments-0")?,
+                    &cluster.uid("shop", "web-0")?
+                ],
+                "{pods:?}"
+            );
             Ok(())
         },
     );

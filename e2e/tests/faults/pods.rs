@@ -16,6 +16,9 @@ fn a_deleted_pod_leaves_nothing_behind() {
         let service = cluster.service_addr("shop", "catalog", 9000)?;
         let mut live = client::connect(&web, service).await?;
         still_echoes(&mut live).await?;
+        let uid = cluster.uid("shop", "catalog-0")?;
+        let state = cluster.config_dump("node-2").await?["workloadState"].clone();
+        ensure!(!state[&uid].is_null(), "{state}");
         cluster.delete_pod("shop", "catalog-0").await?;
         eventually("both proxies forgot it", async || {
             for node in ["node-1", "node-2"] {
@@ -23,7 +26,7 @@ fn a_deleted_pod_leaves_nothing_behind() {
                 ensure!(known.is_err(), "{node} knows it");
             }
             let state = cluster.config_dump("node-2").await?["workloadState"].clone();
-            ensure!(state["uid-catalog-0"].is_null(), "{state}");
+            ensure!(state[&uid].is_null(), "{state}");
             let ids = cluster.config_dump("node-2").await?["certificates"].clone();
             let ids = ids.as_array().context("no certificates")?.clone();
             let left = ids.iter().any(|c| {
@@ -87,7 +90,10 @@ fn a_recreated_sandbox_gets_a_new_proxy() {
         // One proxy, of the new namespace; it dials out as well.
         echoes(&ns, cluster.service_addr("shop", "web", 9000)?).await?;
         let state = cluster.config_dump("node-2").await?["workloadState"].clone();
-        ensure!(state["uid-cart-0"]["state"] == "Up", "{state}");
+        ensure!(
+            state[cluster.uid("shop", "cart-0")?]["state"] == "Up",
+            "{state}"
+        );
         let replaced = cluster.ztunnel("node-2")?.log();
         ensure!(replaced.contains("another network namespace"), "{replaced}");
         Ok(())

@@ -91,7 +91,7 @@ fn an_upgrade_refuses_no_new_connection() {
             let admin = client::get(&ns, ([127, 0, 0, 1], 15000).into(), "/config_dump").await?;
             let dump: serde_json::Value = serde_json::from_str(&admin.body)?;
             ensure!(
-                dump["workloadState"]["uid-web-0"]["state"] == "Up",
+                dump["workloadState"][cluster.uid("shop", "web-0")?]["state"] == "Up",
                 "{}",
                 process.log()
             );

@@ -84,11 +84,11 @@ impl Caller {
     }
 
     /// Reports pods as redirected: the code, or the pods that don't count.
-    async fn report(&self, node: &str, pods: &[(&str, &str)]) -> Result<Vec<String>, Code> {
-        let pods = pods.iter().map(|(namespace, name)| PodRedirection {
+    async fn report(&self, node: &str, pods: &[(&str, &str, &str)]) -> Result<Vec<String>, Code> {
+        let pods = pods.iter().map(|(namespace, name, uid)| PodRedirection {
             namespace: (*namespace).to_owned(),
             name: (*name).to_owned(),
-            uid: format!("uid-{name}"),
+            uid: (*uid).to_owned(),
             redirection: Redirection::Enabled.into(),
         });
         let report = NodeReport {
@@ -144,7 +144,8 @@ fn subject<'a>(account: &'a str, node: &'a str, pod: &'a str, uid: &'a str) -> S
 
 /// Tokens that must not be believed, by the reason that is counted.
 fn bad_tokens(cluster: &Cluster) -> Result<Vec<(&'static str, Option<String>)>> {
-    let proxy = subject("ztunnel", "node-1", "ztunnel-node-1", "uid-ztunnel-node-1");
+    let uid = cluster.uid("istio-system", "ztunnel-node-1")?;
+    let proxy = subject("ztunnel", "node-1", "ztunnel-node-1", &uid);
     let ours = cluster.issuer();
     let stranger = TokenIssuer::new(ours.issuer())?;
     let changed = |change: &dyn Fn(&mut Value)| {
@@ -186,16 +187,21 @@ fn bad_tokens(cluster: &Cluster) -> Result<Vec<(&'static str, Option<String>)>> 
 fn callers_without_a_right_token_are_refused() {
     on_shop("callers without a right token", async |cluster| {
         cluster.wait_shop().await?;
-        let web = "spiffe://cluster.local/ns/shop/sa/web";
+        let id = "spiffe://cluster.local/ns/shop/sa/web";
+        let web = cluster.uid("shop", "web-0")?;
         for (what, token) in bad_tokens(cluster)? {
             let failures = control_metrics(cluster)
                 .await?
                 .sum("ambit_authentication_failures", &[]);
             let caller = Caller::new(cluster, "node-1", token)?;
             let (ca, xds, report) = there(cluster, async {
-                let ca = caller.certificate(web, None).await;
+                let ca = caller.certificate(id, None).await;
                 let xds = caller.discover().await;
-                (ca, xds, caller.report("node-1", &[("shop", "web-0")]).await)
+                (
+                    ca,
+                    xds,
+                    caller.report("node-1", &[("shop", "web-0", &web)]).await,
+                )
             })?;
             let ca = ca.err().with_context(|| format!("{what}: a certificate"))?;
             ensure!(
@@ -215,7 +221,7 @@ fn callers_without_a_right_token_are_refused() {
         garbage(cluster).await?;
         let caller = real(cluster, "ztunnel", "node-1")?;
         let good = there(cluster, async {
-            (caller.certificate(web, None).await, caller.discover().await)
+            (caller.certificate(id, None).await, caller.discover().await)
         })?;
         ensure!(good == (Ok(()), Code::Ok), "{good:?}");
         Ok(())
@@ -262,7 +268,8 @@ fn a_node_speaks_for_itself_only() {
         let one = real(cluster, "ztunnel", "node-1")?;
         let agent = real(cluster, "node-agent", "node-1")?;
         // The proxy of node-1 that says that it runs on node-2.
-        let lying = subject("ztunnel", "node-2", "ztunnel-node-1", "uid-ztunnel-node-1");
+        let uid = cluster.uid("istio-system", "ztunnel-node-1")?;
+        let lying = subject("ztunnel", "node-2", "ztunnel-node-1", &uid);
         let lying = Caller::new(cluster, "node-2", Some(cluster.issuer().token(&lying)?))?;
         for (what, caller, id) in [
             ("a pod of another node", &one, cart.as_str()),
@@ -318,21 +325,27 @@ fn a_node_speaks_for_itself_only() {
 }
 
 fn reports(cluster: &Cluster, agent: &Caller, proxy: &Caller) -> Result<()> {
+    let (web, payments) = (
+        cluster.uid("shop", "web-0")?,
+        cluster.uid("shop", "payments-0")?,
+    );
+    let uid = cluster.uid("billing", "invoices-0")?;
+    let invoices = ("billing", "invoices-0", &*uid);
     let (other, foreign, not_an_agent) = there(cluster, async {
         (
-            agent.report("node-2", &[("billing", "invoices-0")]).await,
+            agent.report("node-2", &[invoices]).await,
             // A report replaces the one before: its own pods stay in.
             agent
                 .report(
                     "node-1",
                     &[
-                        ("shop", "web-0"),
-                        ("shop", "payments-0"),
-                        ("billing", "invoices-0"),
+                        ("shop", "web-0", &web),
+                        ("shop", "payments-0", &payments),
+                        invoices,
                     ],
                 )
                 .await,
-            proxy.report("node-1", &[("shop", "web-0")]).await,
+            proxy.report("node-1", &[("shop", "web-0", &web)]).await,
         )
     })?;
     ensure!(
