@@ -7,6 +7,7 @@
 mod dispatch;
 mod glimpse;
 mod kinds;
+mod malformed;
 mod mesh;
 mod names;
 mod partial;
