@@ -56,7 +56,7 @@ fn a_control_plane_stops_and_comes_back() {
                 comes_back_without_a_flip(cluster).await
             })
             .await?;
-        seen.all_answered(30)?;
+        seen.all_answered(3)?;
         still_echoes(&mut live).await?;
         still_echoes(&mut plain).await?;
         let wire = wire.stop()?;

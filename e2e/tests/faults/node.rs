@@ -136,7 +136,7 @@ fn without_its_agent_a_node_goes_on() {
                 agent_ready(cluster).await
             })
             .await?;
-        seen.all_answered(10)?;
+        seen.all_answered(3)?;
         still_echoes(&mut live).await?;
         let after = Trace::of(&web).await?;
         ensure!(

@@ -75,7 +75,7 @@ fn an_upgrade_refuses_no_new_connection() {
                     Ok(next)
                 })
                 .await?;
-            seen.all_answered(100)?;
+            seen.all_answered(8)?;
             // And is cut at its end.
             wait_cut(&mut out).await?;
             wait_cut(&mut into).await?;
