@@ -6,7 +6,7 @@
 //! calls them. Around the paths: `config` (what we were told), `enrol` (which
 //! pods we serve), `discovery` and `certificates` (what we know), `flow` (what
 //! runs now), `threads`, `start` and `pod` (where it runs), `admin` and
-//! `metrics` (what we show), `process` (start, drain, end).
+//! `metrics` (what we show), `process` (start, drain, end), `trim` (idle memory).
 //!
 //! Left out on purpose: decisions (`state`, `policy`), protocols (`hbone`,
 //! `xds`, `redirect::zds`), sockets and copying (`net`). This crate wires them.
@@ -37,5 +37,6 @@ mod report;
 mod settings;
 mod start;
 mod threads;
+mod trim;
 
 pub use process::main;

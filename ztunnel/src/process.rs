@@ -119,7 +119,7 @@ fn raise_descriptor_limit() {
 /// Without these two privileges no pod could be served: better to say so now.
 fn preflight(sockets: &PodSockets) -> anyhow::Result<()> {
     let own = NetNs::current().context("open our own network namespace")?;
-    own.run(|| ())
+    own.run_on_thread(|| ())
         .context("enter a network namespace: needs CAP_SYS_ADMIN")?;
     let probe = PodSockets {
         netns: None,
@@ -153,6 +153,7 @@ async fn serve(
     let ready_pods = readiness.register("workload proxy manager");
     let ready_proxy = readiness.register("proxy");
     admin::serve_readiness(config, &readiness, &scope).await?;
+    scope.spawn("trim", crate::trim::keep_trimmed(readiness.clone()));
 
     let Known {
         node,
