@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -29,6 +30,9 @@ impl Sandbox {
 
     fn create_below(base: &Path, tag: &str) -> Result<Self> {
         fs::create_dir_all(base).with_context(|| format!("make {}", base.display()))?;
+        // Shared by root and ordinary users, like the directory that it is in.
+        // Fails for whoever didn't make it, and then it is so already.
+        let _ = fs::set_permissions(base, fs::Permissions::from_mode(0o1777));
         remove_stale(base);
         let (pid, start) = (std::process::id(), start_time("self").unwrap_or(0));
         let serial = next_serial();
