@@ -19,37 +19,58 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Processor time between two looks up to which the process counts as idle.
 const IDLE: Duration = Duration::from_millis(40);
 
-/// Trims once after each busy time, and never while the process is busy or
-/// not ready.
+/// Between two trims of a process that stays idle.
+const PAUSE: u32 = 5;
+/// Page faults since a trim from which on another one is worth its while.
+const FAULTS: i64 = 32;
+
+/// Trims while the process is ready and idle, if it has faulted in enough
+/// since the last time; never while it is busy.
 pub(crate) async fn keep_trimmed(readiness: Readiness) {
-    let mut used = processor_time();
-    let mut worth_it = true;
+    let mut before = Used::now();
+    let mut faults = 0;
+    let mut looks = PAUSE;
     loop {
         tokio::time::sleep(LOOK).await;
-        let now = processor_time();
-        let idle = now.saturating_sub(used) <= IDLE;
-        used = now;
-        if !idle {
-            worth_it = true;
-        } else if worth_it && readiness.is_ready() {
-            worth_it = false;
+        let now = Used::now();
+        let idle = now.processor.saturating_sub(before.processor) <= IDLE;
+        before = now;
+        looks = looks.saturating_add(1);
+        let worth_it = before.faults - faults >= FAULTS;
+        if idle && worth_it && looks > PAUSE && readiness.is_ready() {
             trim();
+            faults = before.faults;
+            looks = 0;
         }
     }
 }
 
-fn processor_time() -> Duration {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
-        return Duration::ZERO;
-    };
-    [usage.user_time(), usage.system_time()]
-        .into_iter()
-        .map(|time| {
-            Duration::from_micros(
-                u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap_or(0),
-            )
-        })
-        .sum()
+/// What the process has used so far.
+#[derive(Clone, Copy)]
+struct Used {
+    processor: Duration,
+    /// Page faults that needed no reading.
+    faults: i64,
+}
+
+impl Used {
+    fn now() -> Self {
+        let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
+            return Self {
+                processor: Duration::ZERO,
+                faults: 0,
+            };
+        };
+        let micros = |time: nix::sys::time::TimeVal| {
+            u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap_or(0)
+        };
+        Self {
+            processor: Duration::from_micros(
+                micros(usage.user_time()) + micros(usage.system_time()),
+            ),
+            faults: usage.minor_page_faults(),
+        }
+    }
 }
 
 fn trim() {
@@ -117,7 +138,7 @@ mod tests {
     #[test]
     fn the_program_runs_on_after_it() {
         trim();
-        assert!(processor_time() > Duration::ZERO);
+        assert!(Used::now().faults > 0);
         assert_eq!(
             format!("{:?}", "still here".split(' ').collect::<Vec<_>>()),
             "[\"still\", \"here\"]"
