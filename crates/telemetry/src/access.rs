@@ -53,41 +53,10 @@ pub struct Outcome<'a> {
 }
 
 macro_rules! line {
-    ($level:ident, $access:expr, $message:literal) => {{
+    ($level:ident, $access:expr, $message:literal $(, $name:ident = $value:expr)*) => {{
         let a: &Access<'_> = $access;
         tracing::$level!(
             target: "access", {
-            src.addr = %a.src_addr,
-            src.workload = a.src.workload,
-            src.namespace = a.src.namespace,
-            src.identity = a.src.identity.map(ToString::to_string).as_deref(),
-            src.cluster = a.src.cluster,
-            dst.addr = %a.dst_addr,
-            dst.hbone_addr = a.hbone_addr.map(tracing::field::display),
-            dst.service = a.dst_service,
-            dst.workload = a.dst.workload,
-            dst.namespace = a.dst.namespace,
-            dst.identity = a.dst.identity.map(ToString::to_string).as_deref(),
-            dst.cluster = a.dst.cluster,
-            direction = a.direction.as_str() },
-            $message
-        )
-    }};
-}
-
-/// "connection opened", at debug.
-pub fn opened(access: &Access<'_>) {
-    line!(debug, access, "connection opened");
-}
-
-/// "connection complete": info, or error with its text.
-pub fn complete(access: &Access<'_>, outcome: &Outcome<'_>) {
-    let a = access;
-    let duration = format!("{}ms", outcome.duration.as_millis());
-    macro_rules! end {
-        ($level:ident $(, $name:ident = $value:expr)?) => {
-            tracing::$level!(
-                target: "access", {
                 src.addr = %a.src_addr,
                 src.workload = a.src.workload,
                 src.namespace = a.src.namespace,
@@ -101,11 +70,32 @@ pub fn complete(access: &Access<'_>, outcome: &Outcome<'_>) {
                 dst.identity = a.dst.identity.map(ToString::to_string).as_deref(),
                 dst.cluster = a.dst.cluster,
                 direction = a.direction.as_str(),
-                bytes_sent = outcome.bytes_sent,
-                bytes_recv = outcome.bytes_recv,
-                duration = duration.as_str(),
-                $($name = $value,)? },
-                "connection complete"
+                $($name = $value,)*
+            },
+            $message
+        )
+    }};
+}
+
+/// "connection opened", at debug.
+pub fn opened(access: &Access<'_>) {
+    line!(debug, access, "connection opened");
+}
+
+/// "connection complete": info, or error with its text.
+pub fn complete(access: &Access<'_>, outcome: &Outcome<'_>) {
+    let (sent, recv) = (outcome.bytes_sent, outcome.bytes_recv);
+    let duration = format!("{}ms", outcome.duration.as_millis());
+    macro_rules! end {
+        ($level:ident $(, $name:ident = $value:expr)?) => {
+            line!(
+                $level,
+                access,
+                "connection complete",
+                bytes_sent = sent,
+                bytes_recv = recv,
+                duration = duration.as_str()
+                $(, $name = $value)?
             )
         };
     }
