@@ -25,7 +25,11 @@ setup:
 build: setup
 	$(CARGO) build --locked --release --workspace
 
-demo: build
+# What the demo needs only: a first build is a matter of minutes.
+DEMO := ztunnel istiod-lite node-agent ambit ambit-echo demo
+
+demo: setup
+	$(CARGO) build --locked --release --workspace $(DEMO:%=--bin %)
 	./target/release/demo
 
 test: lint unit e2e
