@@ -72,7 +72,7 @@ async fn streams(proxy: &Arc<PodProxy>, mut connection: Box<ServerConnection>, p
         match next {
             Some(Ok(stream)) => {
                 let task = serve_stream(Arc::clone(proxy), Box::new(stream), Arc::clone(peer));
-                proxy.connections.spawn("inbound", Box::pin(task));
+                proxy.connections.spawn("inbound", task);
             }
             Some(Err(error)) => {
                 let error = FlowError::Request(error);

@@ -63,8 +63,7 @@ impl PodProxy {
         self.accept(listeners.hbone, "hbone", inbound::serve);
     }
 
-    /// A task for each connection. Boxed: it is as large as its path and no
-    /// larger.
+    /// A task for each connection.
     fn accept<F>(
         self: &Arc<Self>,
         listener: Listener,
@@ -75,7 +74,7 @@ impl PodProxy {
     {
         let proxy = Arc::clone(self);
         let spawn = move |stream, peer| {
-            let task = Box::pin(serve(Arc::clone(&proxy), stream, peer));
+            let task = serve(Arc::clone(&proxy), stream, peer);
             proxy.connections.spawn(path, task);
         };
         let accept = accept_loop(listener, self.drain.clone(), spawn);

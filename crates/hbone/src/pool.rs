@@ -171,7 +171,7 @@ impl Pool {
                 }
             }
         };
-        self.shared.scope.spawn("hbone dial", Box::pin(task));
+        self.shared.scope.spawn("hbone dial", task);
     }
 
     /// Sends the CONNECT and waits for the answer.
@@ -242,7 +242,7 @@ impl Shared {
         let conn = Conn::new(dialled.opener, Arc::clone(&link), dialled.expires);
         let conn = Arc::new(conn);
         let driver = drive(dialled.driver, Arc::downgrade(&self), key.clone(), link);
-        self.scope.spawn("hbone connection", Box::pin(driver));
+        self.scope.spawn("hbone connection", driver);
         let more = {
             let mut state = self.state.lock();
             if state.sweep_needed() {

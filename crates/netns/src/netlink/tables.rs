@@ -113,17 +113,8 @@ impl Netlink {
     pub async fn flush_table(&self, table: u32) -> Result<()> {
         for message in self.raw_routes(table).await? {
             let what = format!("flush table {table}");
-            match self
-                .handle
-                .route()
-                .del(message)
-                .execute()
-                .await
-                .map_err(refused(what))
-            {
-                Err(error) if !error.missing() => return Err(error),
-                _ => {}
-            }
+            let deleted = self.handle.route().del(message).execute().await;
+            ignore_missing(deleted.map_err(refused(what)))?;
         }
         Ok(())
     }
@@ -197,19 +188,17 @@ impl Netlink {
                 continue;
             }
             let what = format!("delete {rule:?}");
-            match self
-                .handle
-                .rule()
-                .del(message)
-                .execute()
-                .await
-                .map_err(refused(what))
-            {
-                Err(error) if !error.missing() => return Err(error),
-                _ => {}
-            }
+            let deleted = self.handle.rule().del(message).execute().await;
+            ignore_missing(deleted.map_err(refused(what)))?;
         }
         Ok(())
+    }
+}
+
+fn ignore_missing(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.missing() => Ok(()),
+        other => other,
     }
 }
 
