@@ -8,6 +8,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "istio/v1/auth/ca.proto",
         "envoy/service/discovery/v3/discovery.proto",
         "ambit/enrolment/v1/enrolment.proto",
+        "ambit/waypoint/v1/gateway.proto",
+        "ambit/waypoint/v1/frontend.proto",
+        "ambit/waypoint/v1/route.proto",
+        "ambit/waypoint/v1/backend.proto",
+        "ambit/waypoint/v1/security.proto",
     ];
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;

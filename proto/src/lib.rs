@@ -41,6 +41,43 @@ pub mod discovery {
 pub mod enrolment {
     tonic::include_proto!("ambit.enrolment.v1");
 }
+/// The waypoint's configuration, package `ambit.waypoint.v1`.
+pub mod waypoint {
+    tonic::include_proto!("ambit.waypoint.v1");
+
+    /// Type URLs of the resources, in the order of delivery (design D5): what a
+    /// resource refers to comes before it.
+    pub const TYPES: [&str; 9] = [
+        GATEWAY_TYPE,
+        ENDPOINTS_TYPE,
+        BACKEND_TYPE,
+        AUTHENTICATION_TYPE,
+        WAYPOINT_AUTHORIZATION_TYPE,
+        RATE_LIMIT_TYPE,
+        ROUTE_TYPE,
+        FRONTEND_TYPE,
+        POD_TYPE,
+    ];
+    /// Type URL of [`Gateway`].
+    pub const GATEWAY_TYPE: &str = "type.googleapis.com/ambit.waypoint.v1.Gateway";
+    /// Type URL of [`Endpoints`].
+    pub const ENDPOINTS_TYPE: &str = "type.googleapis.com/ambit.waypoint.v1.Endpoints";
+    /// Type URL of [`Backend`].
+    pub const BACKEND_TYPE: &str = "type.googleapis.com/ambit.waypoint.v1.Backend";
+    /// Type URL of [`Authentication`].
+    pub const AUTHENTICATION_TYPE: &str = "type.googleapis.com/ambit.waypoint.v1.Authentication";
+    /// Type URL of [`Authorization`].
+    pub const WAYPOINT_AUTHORIZATION_TYPE: &str =
+        "type.googleapis.com/ambit.waypoint.v1.Authorization";
+    /// Type URL of [`RateLimit`].
+    pub const RATE_LIMIT_TYPE: &str = "type.googleapis.com/ambit.waypoint.v1.RateLimit";
+    /// Type URL of [`Route`].
+    pub const ROUTE_TYPE: &str = "type.googleapis.com/ambit.waypoint.v1.Route";
+    /// Type URL of [`Frontend`].
+    pub const FRONTEND_TYPE: &str = "type.googleapis.com/ambit.waypoint.v1.Frontend";
+    /// Type URL of [`Workload`].
+    pub const POD_TYPE: &str = "type.googleapis.com/ambit.waypoint.v1.Workload";
+}
 
 /// Type URL of [`workload::Address`].
 pub const ADDRESS_TYPE: &str = "type.googleapis.com/istio.workload.Address";

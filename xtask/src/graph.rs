@@ -10,6 +10,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ambit-runtime", &[]),
     ("ambit-netns", &[]),
     ("ambit-policy", &["types", "proto"]),
+    ("ambit-route", &["types", "proto"]),
+    ("ambit-upstream", &["types", "proto"]),
+    ("ambit-jwt", &["types", "proto"]),
+    ("ambit-observe", &["types", "runtime", "proto", "telemetry"]),
+    ("ambit-translate", &["types", "proto", "kube"]),
     ("ambit-kube", &["types"]),
     ("ambit-source", &["types", "runtime", "kube"]),
     ("ambit-identity", &["types", "runtime"]),
@@ -22,7 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ambit-telemetry", &["types", "runtime"]),
     ("ambit-hbone", &["types", "runtime", "identity", "net"]),
     ("ambit-state", &["types", "runtime", "proto", "policy"]),
-    ("ambit-compile", &["types", "proto", "kube"]),
+    ("ambit-compile", &["types", "proto", "kube", "translate"]),
     (
         "ambit-testkit",
         &["netns", "runtime", "types", "proto", "identity", "ca"],
@@ -43,6 +48,25 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "hbone",
             "state",
             "policy",
+        ],
+    ),
+    (
+        "waypoint",
+        &[
+            "types",
+            "runtime",
+            "proto",
+            "identity",
+            "channel",
+            "net",
+            "xds",
+            "telemetry",
+            "hbone",
+            "policy",
+            "route",
+            "upstream",
+            "jwt",
+            "observe",
         ],
     ),
     (
@@ -80,7 +104,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "ambit",
         &[
-            "types", "runtime", "kube", "source", "compile", "netns", "state", "policy",
+            "types", "runtime", "kube", "source", "compile", "netns", "state", "policy", "route",
         ],
     ),
 ];

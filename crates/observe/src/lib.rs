@@ -1,0 +1,1 @@
+//! What a request leaves behind: metrics, access log, spans.
