@@ -5,6 +5,8 @@
 //! answered by 128, `C` one byte answered, then the server closes (so that the
 //! client's ports aren't left in TIME_WAIT), `I` one byte answered, then nothing.
 
+pub mod http;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
