@@ -12,7 +12,8 @@ use crate::ingest::Ingest;
 use crate::outputs::Outputs;
 use crate::store::Store;
 use crate::vips::Vips;
-use crate::{Delta, Diagnostic, Settings, Snapshot, Status};
+use crate::waypoint::GATEWAY_NAME;
+use crate::{Delta, Diagnostic, Rendered, Settings, Snapshot, Status};
 
 /// Turns objects into what proxies need, one change at a time.
 ///
@@ -124,6 +125,31 @@ impl Compiler {
     /// The namespace whose policies hold for the whole mesh.
     pub fn root_namespace(&self) -> &Arc<str> {
         &self.store.mesh.root_namespace
+    }
+
+    /// What runs for each waypoint, by `namespace/gateway`.
+    pub fn rendered(&self) -> &BTreeMap<Arc<str>, Arc<Rendered>> {
+        self.outputs.rendered()
+    }
+
+    /// The waypoint that a pod is an instance of, as `namespace/gateway`: told by its label, if that Gateway is a
+    /// waypoint. The audience of a stream is to be taken from here (ADR 0009).
+    pub fn waypoint_of_pod(&self, namespace: &str, name: &str) -> Option<Arc<str>> {
+        let pod = self.store.known_pod(namespace, name)?;
+        let gateway = pod.labels.get(GATEWAY_NAME)?;
+        let key = Arc::from(format!("{namespace}/{gateway}"));
+        self.outputs.rendered().contains_key(&key).then_some(key)
+    }
+
+    /// The waypoint whose pods run under a service account, for callers that are known by no pod.
+    pub fn waypoint_of_account(&self, namespace: &str, account: &str) -> Option<Arc<str>> {
+        let of = |rendered: &Rendered| {
+            *rendered.gateway.namespace == *namespace
+                && rendered.service_account.metadata.name.as_deref() == Some(account)
+        };
+        let mut all = self.outputs.rendered().iter();
+        all.find(|(_, rendered)| of(rendered))
+            .map(|(key, _)| Arc::clone(key))
     }
 
     /// A pod, whether or not it has an address, and whether or not its namespace is discovered.

@@ -24,6 +24,7 @@ pub(crate) fn derive(store: &Store, vips: &Vips, unit: &Unit) -> Output {
         Unit::Host(host) => host::services(store, host),
         Unit::Vip(net) => host::shared_vip(store, vips, *net),
         Unit::StaticStrict => policy::static_strict(store),
+        Unit::Gateway(_) => Output::default(),
         Unit::Object(key) => object(store, key).unwrap_or_default(),
     }
 }

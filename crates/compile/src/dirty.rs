@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ambit_kube::ObjectKey;
+use ambit_types::NamespacedName;
 use ipnet::IpNet;
 
 /// A part of the output that is derived as a whole, from the store alone.
@@ -17,6 +18,8 @@ pub(crate) enum Unit {
     Vip(IpNet),
     /// The policy that all STRICT workloads share.
     StaticStrict,
+    /// What holds for a waypoint as a whole, by its Gateway; and what runs for it.
+    Gateway(NamespacedName),
     /// Everything else that an object gives: its workloads or its policy, its status, its diagnostics.
     Object(ObjectKey),
 }

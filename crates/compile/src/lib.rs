@@ -37,11 +37,13 @@ mod settings;
 mod status;
 mod store;
 mod vips;
+mod waypoint;
 
 pub use compiler::{Compiler, PodRecord};
 pub use output::{
-    AddressKind, AddressResource, AuthorizationResource, Changes, Delta, Diagnostic, ResourceName,
-    Snapshot, Version,
+    AddressKind, AddressResource, Audience, AuthorizationResource, Changes, Delta, Diagnostic,
+    ResourceName, Snapshot, Version, WaypointChanges, WaypointResource,
 };
 pub use settings::Settings;
 pub use status::{Condition, ConditionKind, Reason, Status};
+pub use waypoint::Rendered;

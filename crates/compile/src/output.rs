@@ -15,7 +15,11 @@ use twox_hash::XxHash64;
 
 use ambit_kube::{ObjectKey, Problem};
 
-use crate::Status;
+use crate::{Rendered, Status};
+
+mod waypoint;
+
+pub use waypoint::{Audience, WaypointChanges, WaypointResource};
 
 /// The name of a resource, as delta xDS carries it.
 pub type ResourceName = Arc<str>;
@@ -185,6 +189,10 @@ pub struct Delta {
     pub addresses: Changes<AddressResource>,
     /// Policies.
     pub authorizations: Changes<AuthorizationResource>,
+    /// Configuration of waypoints.
+    pub waypoint: WaypointChanges,
+    /// Waypoints whose deployment is now to be another one, by `namespace/gateway`; `None` where none is to run.
+    pub rendered: BTreeMap<Arc<str>, Option<Arc<Rendered>>>,
     /// Objects whose status is now another one; `None` where there is nothing to say any more.
     pub statuses: BTreeMap<ObjectKey, Option<Status>>,
     /// Whether [`crate::Compiler::diagnostics`] gives something else now.
@@ -224,6 +232,8 @@ pub struct Snapshot {
     pub addresses: Vec<Arc<AddressResource>>,
     /// Policies, by name.
     pub authorizations: Vec<Arc<AuthorizationResource>>,
+    /// Configuration of waypoints, by name, in the order of `ambit_proto::waypoint::TYPES`.
+    pub waypoint: [Vec<Arc<WaypointResource>>; ambit_proto::waypoint::TYPES.len()],
 }
 
 /// Something that is wrong or doubtful, and what to do about it; shared with the reader of manifests, which gives

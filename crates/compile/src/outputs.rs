@@ -4,18 +4,24 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ambit_kube::ObjectKey;
+use ambit_proto::waypoint::TYPES;
 
 use crate::dirty::{Sending, Unit};
 use crate::output::{
     AddressResource, AuthorizationResource, Changes, Delta, Diagnostic, ResourceName, Snapshot,
+    WaypointChanges, WaypointResource,
 };
 use crate::status::Status;
+use crate::waypoint::Rendered;
 
 /// What one unit gives.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) addresses: Vec<AddressResource>,
     pub(crate) authorizations: Vec<AuthorizationResource>,
+    /// With the position of their type in `ambit_proto::waypoint::TYPES`.
+    pub(crate) waypoint: Vec<(usize, WaypointResource)>,
+    pub(crate) rendered: Option<Rendered>,
     pub(crate) status: Option<Status>,
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
@@ -25,6 +31,9 @@ pub(crate) struct Output {
 pub(crate) struct Outputs {
     addresses: Table<AddressResource>,
     authorizations: Table<AuthorizationResource>,
+    waypoint: [Table<WaypointResource>; TYPES.len()],
+    rendered: BTreeMap<Arc<str>, Arc<Rendered>>,
+    changed_rendered: BTreeMap<Arc<str>, Option<Arc<Rendered>>>,
     statuses: BTreeMap<ObjectKey, Status>,
     diagnostics: BTreeMap<Unit, Vec<Diagnostic>>,
     changed_statuses: BTreeMap<ObjectKey, Option<Status>>,
@@ -37,6 +46,16 @@ impl Outputs {
         self.addresses.replace(unit, output.addresses, sending);
         self.authorizations
             .replace(unit, output.authorizations, sending);
+        let mut by_type: [Vec<WaypointResource>; TYPES.len()] = std::array::from_fn(|_| Vec::new());
+        for (at, resource) in output.waypoint {
+            if let Some(list) = by_type.get_mut(at) {
+                list.push(resource);
+            }
+        }
+        for (table, new) in self.waypoint.iter_mut().zip(by_type) {
+            table.replace(unit, new, Sending::IfChanged);
+        }
+        self.replace_rendered(unit, output.rendered);
         if let Unit::Object(key) = unit {
             self.replace_status(key, output.status);
         }
@@ -55,6 +74,24 @@ impl Outputs {
         self.changed_diagnostics |= before.is_some();
     }
 
+    fn replace_rendered(&mut self, unit: &Unit, rendered: Option<Rendered>) {
+        let Unit::Gateway(gateway) = unit else {
+            return;
+        };
+        let key: Arc<str> = gateway.to_string().into();
+        let before = self.rendered.get(&key);
+        if before.map(|before| &**before) == rendered.as_ref() {
+            return;
+        }
+        let rendered = rendered.map(Arc::new);
+        self.changed_rendered
+            .insert(Arc::clone(&key), rendered.clone());
+        match rendered {
+            Some(rendered) => self.rendered.insert(key, rendered),
+            None => self.rendered.remove(&key),
+        };
+    }
+
     fn replace_status(&mut self, key: &ObjectKey, status: Option<Status>) {
         if self.statuses.get(key) == status.as_ref() {
             return;
@@ -71,6 +108,8 @@ impl Outputs {
         Delta {
             addresses: self.addresses.changes(),
             authorizations: self.authorizations.changes(),
+            waypoint: WaypointChanges(self.waypoint.each_mut().map(Table::changes)),
+            rendered: std::mem::take(&mut self.changed_rendered),
             statuses: std::mem::take(&mut self.changed_statuses),
             diagnostics: std::mem::take(&mut self.changed_diagnostics),
         }
@@ -80,7 +119,20 @@ impl Outputs {
         Snapshot {
             addresses: self.addresses.resources.values().cloned().collect(),
             authorizations: self.authorizations.resources.values().cloned().collect(),
+            waypoint: self
+                .waypoint
+                .each_ref()
+                .map(|table| table.resources.values().cloned().collect()),
         }
+    }
+
+    pub(crate) fn rendered(&self) -> &BTreeMap<Arc<str>, Arc<Rendered>> {
+        &self.rendered
+    }
+
+    /// A workload that is in force.
+    pub(crate) fn address(&self, name: &str) -> Option<&Arc<AddressResource>> {
+        self.addresses.resources.get(name)
     }
 
     pub(crate) fn statuses(&self) -> &BTreeMap<ObjectKey, Status> {
@@ -112,6 +164,12 @@ impl Named for AddressResource {
 }
 
 impl Named for AuthorizationResource {
+    fn name(&self) -> &ResourceName {
+        &self.name
+    }
+}
+
+impl Named for WaypointResource {
     fn name(&self) -> &ResourceName {
         &self.name
     }

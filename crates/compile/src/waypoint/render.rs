@@ -1,0 +1,21 @@
+//! What runs for a Gateway that is a waypoint (`control-plane-contract` 5.4): a pure function of the object.
+
+use ambit_kube::k8s_openapi::api::apps::v1::Deployment;
+use ambit_kube::k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use ambit_kube::k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use ambit_types::NamespacedName;
+
+/// The objects of a waypoint, in the order in which they are applied.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendered {
+    /// The Gateway.
+    pub gateway: NamespacedName,
+    /// Whom its pods run as.
+    pub service_account: ServiceAccount,
+    /// Its pods.
+    pub deployment: Deployment,
+    /// Where node proxies find them.
+    pub service: Service,
+    /// Keeps one pod through voluntary disruptions, where there is more than one.
+    pub disruption_budget: Option<PodDisruptionBudget>,
+}
