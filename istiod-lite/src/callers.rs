@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use ambit_authn::{Caller, TokenVerifier, caller_from_certificate};
+use ambit_proto::waypoint::TYPES as WAYPOINT_TYPES;
 use ambit_types::NamespacedName;
-use ambit_xds::{Admission, NodeInfo, NodeKind};
+use ambit_xds::{Admission, Admitted, NodeInfo, NodeKind};
 use tonic::service::Interceptor;
 use tonic::{Extensions, Request, Status};
 use tracing::{debug, info};
 
+use crate::audience::waypoint_of;
+use crate::directory::Directory;
 use crate::listener::Peer;
 use crate::metrics::ControlMetrics;
 use crate::node_caller::account;
@@ -113,35 +116,50 @@ pub(crate) struct Readers {
     pub(crate) trusted: Vec<NamespacedName>,
     /// Whoever is authenticated may.
     pub(crate) open: bool,
+    /// Which pods are a waypoint's.
+    pub(crate) directory: Directory,
 }
 
 impl Admission for Readers {
-    fn admit(&self, call: &Extensions, node: &NodeInfo) -> Result<Arc<str>, Status> {
+    fn admit(&self, call: &Extensions, node: &NodeInfo) -> Result<Admitted, Status> {
         let caller = call
             .get::<Caller>()
             .ok_or_else(|| Status::unauthenticated("authentication failure"))?;
         let account = account(caller);
-        let denied = |why: &'static str| {
-            info!(node = %node.id, caller = %caller.id, why, "stream refused");
-            Status::permission_denied(why)
+        let denied = |why: &dyn std::fmt::Display| {
+            info!(node = %node.id, caller = %caller.id, %why, "stream refused");
+            Status::permission_denied(why.to_string())
         };
         if node.metadata("NAMESPACE") != Some(account.namespace.as_ref()) {
-            return Err(denied("the node is not in its caller's namespace"));
+            return Err(denied(&"the node is not in its caller's namespace"));
         }
         let claimed = node.metadata("SERVICE_ACCOUNT");
         if claimed.is_some_and(|claimed| *claimed != *account.name) {
-            return Err(denied("the node is not of its caller's account"));
+            return Err(denied(&"the node is not of its caller's account"));
         }
-        if self.open {
-            return Ok(caller.id.to_string().into());
+        let everything = || Admitted::everything(caller.id.to_string());
+        match node.kind {
+            NodeKind::Waypoint => match waypoint_of(caller, &self.directory) {
+                Ok(audience) => Ok(Admitted {
+                    audience: Some(audience),
+                    types: Some(WAYPOINT_TYPES.map(Arc::from).into()),
+                    ..everything()
+                }),
+                // An Envoy, which finds nothing of ours.
+                Err(_) if self.open => Ok(everything()),
+                Err(why) if why.may_pass() => {
+                    debug!(node = %node.id, caller = %caller.id, %why, "stream put off");
+                    Err(Status::unavailable(why.to_string()))
+                }
+                Err(why) => Err(denied(&why)),
+            },
+            _ if self.open => Ok(everything()),
+            NodeKind::Ztunnel if self.trusted.contains(&account) => Ok(everything()),
+            // Upstream lets any account read everything that is sent to nodes.
+            NodeKind::Ztunnel => Err(denied(&"the caller's account is not a node proxy's")),
+            NodeKind::Sidecar | NodeKind::Router | NodeKind::AgentGateway => {
+                Err(denied(&"only node proxies and waypoints are served"))
+            }
         }
-        // Upstream lets any account read everything that is sent to nodes.
-        if node.kind != NodeKind::Ztunnel {
-            return Err(denied("only node proxies are served"));
-        }
-        if !self.trusted.contains(&account) {
-            return Err(denied("the caller's account is not a node proxy's"));
-        }
-        Ok(caller.id.to_string().into())
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ambit_compile::{AddressKind, AddressResource, AuthorizationResource, Compiler, Delta};
 use ambit_kube::Change;
+use ambit_proto::waypoint::TYPES as WAYPOINT_TYPES;
 use ambit_proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE, WORKLOAD_TYPE};
 use ambit_runtime::ReadyGuard;
 use ambit_types::NamespacedName;
@@ -26,7 +27,10 @@ use crate::redirection::{self, NotCounted, Redirections};
 use crate::roots::RootBundle;
 
 /// The types that are served, in the order of delivery (design D5).
-pub(crate) const TYPES: [&str; 3] = [AUTHORIZATION_TYPE, ADDRESS_TYPE, WORKLOAD_TYPE];
+pub(crate) fn types() -> impl Iterator<Item = &'static str> {
+    let nodes = [AUTHORIZATION_TYPE, ADDRESS_TYPE, WORKLOAD_TYPE];
+    nodes.into_iter().chain(WAYPOINT_TYPES)
+}
 
 /// What the task works with.
 pub(crate) struct Configuration {
@@ -286,6 +290,7 @@ fn address(resource: &AddressResource) -> Update {
         aliases: resource.aliases.iter().map(ToString::to_string).collect(),
         groups,
         home,
+        audience: None,
     }
 }
 

@@ -4,7 +4,7 @@
 //! One writer, the configuration task; it learns of a pod at once, before the
 //! compiler does. Readers may wait for a pod that isn't known yet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ambit_kube::{Change, Kind, Object};
@@ -23,6 +23,8 @@ pub(crate) struct PodFacts {
     pub(crate) node: Option<Arc<str>>,
     /// The pod has ended, well or badly.
     pub(crate) terminal: bool,
+    /// The Gateway that it is a pod of, by its label.
+    pub(crate) gateway: Option<Arc<str>>,
 }
 
 /// The pods that exist. Clones share them.
@@ -88,6 +90,19 @@ impl Directory {
         self.pods.read().running.contains_key(&key)
     }
 
+    /// The Gateways of which pods run under an account.
+    pub(crate) fn gateways_of(&self, account: &NamespacedName) -> BTreeSet<Arc<str>> {
+        let pods = self.pods.read();
+        let of_account = pods.by_name.iter().filter(|(name, facts)| {
+            name.namespace == account.namespace
+                && facts.service_account == account.name
+                && !facts.terminal
+        });
+        of_account
+            .filter_map(|(_, facts)| facts.gateway.clone())
+            .collect()
+    }
+
     /// Whether everything that was there at the start is known.
     pub(crate) fn is_synced(&self) -> bool {
         self.pods.read().synced
@@ -142,8 +157,18 @@ fn facts(pod: &ambit_kube::core::Pod) -> PodFacts {
         node: text(spec.and_then(|s| s.node_name.as_ref())).filter(|node| !node.is_empty()),
         // Upstream lets Succeeded pods count; nothing of theirs runs any more.
         terminal: matches!(phase, Some("Failed" | "Succeeded")),
+        gateway: text(
+            pod.metadata
+                .labels
+                .as_ref()
+                .and_then(|l| l.get(GATEWAY_NAME)),
+        )
+        .filter(|gateway| !gateway.is_empty()),
     }
 }
+
+/// Label of the pods of a Gateway (`control-plane-contract` 5.4).
+const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -166,6 +191,15 @@ pub(crate) mod tests {
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, uid: {uid}}}\n\
              spec: {{nodeName: {node}, serviceAccountName: {account}, containers: [{{name: c, image: c}}]}}\n\
              status: {{phase: {phase}}}\n"
+        )
+    }
+
+    /// The manifest with one label.
+    pub(crate) fn labelled(manifest: &str, label: &str) -> String {
+        manifest.replacen(
+            "metadata: {",
+            &format!("metadata: {{labels: {{{label}}}, "),
+            1,
         )
     }
 

@@ -69,6 +69,8 @@ struct Stream {
     connection: u64,
     node: Arc<str>,
     caller: Arc<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waypoint: Option<Arc<str>>,
     since: String,
     types: BTreeMap<Arc<str>, Type>,
 }
@@ -99,6 +101,7 @@ fn stream(connection: ConnectionStatus) -> Stream {
         connection: connection.id,
         node: connection.node,
         caller: connection.caller,
+        waypoint: connection.audience,
         since: humantime::format_rfc3339_seconds(connection.since).to_string(),
         types: types.collect(),
     }

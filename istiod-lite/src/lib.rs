@@ -11,12 +11,13 @@
 //! the same changes), sidecars, state-of-the-world xDS, plaintext 15010.
 //!
 //! What differs from upstream, each the safer way round: only node proxies'
-//! accounts may read the configuration (`--open-discovery` restores upstream's
-//! way), policies go out before the workloads that they bind, the trust domain
+//! accounts may read the configuration, and a waypoint what is for that waypoint
+//! (`--open-discovery` restores upstream's way), policies go out before the workloads that they bind, the trust domain
 //! of an impersonated identity is compared, and pods that have ended don't
 //! count for impersonation.
 
 mod args;
+mod audience;
 mod callers;
 mod certificates;
 mod configuration;
@@ -26,6 +27,7 @@ mod files;
 mod http;
 mod listener;
 mod metrics;
+mod names;
 mod node_caller;
 mod page;
 mod redirection;

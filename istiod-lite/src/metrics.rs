@@ -8,13 +8,15 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ambit_kube::Kind;
-use ambit_proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE, WORKLOAD_TYPE};
+use ambit_proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE, WORKLOAD_TYPE, waypoint};
 use ambit_telemetry::Metrics;
 use ambit_xds::{NodeInfo, Published, ServerObserver};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+
+use crate::names::Names;
 
 type Grows = Gauge;
 type Seconds = Gauge<f64, AtomicU64>;
@@ -38,6 +40,12 @@ struct VersionLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RejectedLabel {
+    r#type: &'static str,
+    resource: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FailureLabel {
     service: &'static str,
     reason: &'static str,
@@ -51,6 +59,9 @@ pub(crate) struct ControlMetrics {
     pushes: Family<TypeLabel, Grows>,
     push_bytes: Family<TypeLabel, Histogram>,
     rejects: Family<TypeLabel, Grows>,
+    rejected: Family<RejectedLabel, Grows>,
+    rejected_names: Names,
+    versions: Names,
     stale_nonces: Family<TypeLabel, Grows>,
     write_timeouts: Grows,
     behind: Grows,
@@ -98,6 +109,9 @@ impl ControlMetrics {
             pushes: Family::default(),
             push_bytes: Family::new_with_constructor(bytes),
             rejects: Family::default(),
+            rejected: Family::default(),
+            rejected_names: Names::default(),
+            versions: Names::default(),
             stale_nonces: Family::default(),
             write_timeouts: Grows::default(),
             behind: Grows::default(),
@@ -147,6 +161,11 @@ impl ControlMetrics {
             "pilot_total_xds_rejects",
             "Responses that nodes rejected",
             self.rejects.clone(),
+        );
+        to.register(
+            "ambit_xds_rejected_resources",
+            "Rejections by the resource that was at fault",
+            self.rejected.clone(),
         );
         to.register(
             "pilot_xds_expired_nonce",
@@ -395,13 +414,23 @@ impl ControlMetrics {
     }
 }
 
+impl ControlMetrics {
+    /// Node proxies send none (see the contract); what waypoints say is theirs.
+    fn version(&self, node: &NodeInfo) -> VersionLabel {
+        let version = node.metadata("ISTIO_VERSION").unwrap_or_default();
+        VersionLabel {
+            version: self.versions.label(version),
+        }
+    }
+}
+
 impl ServerObserver for ControlMetrics {
     fn opened(&self, node: &NodeInfo) {
-        self.streams.get_or_create(&version(node)).inc();
+        self.streams.get_or_create(&self.version(node)).inc();
     }
 
     fn closed(&self, node: &NodeInfo) {
-        self.streams.get_or_create(&version(node)).dec();
+        self.streams.get_or_create(&self.version(node)).dec();
     }
 
     fn pushed(&self, type_url: &str, _resources: usize, bytes: usize) {
@@ -411,8 +440,14 @@ impl ServerObserver for ControlMetrics {
         self.push_bytes.get_or_create(&label).observe(bytes.into());
     }
 
-    fn rejected(&self, type_url: &str) {
-        self.rejects.get_or_create(&type_label(type_url)).inc();
+    fn rejected(&self, _node: &NodeInfo, type_url: &str, resource: &str) {
+        let label = type_label(type_url);
+        self.rejects.get_or_create(&label).inc();
+        let rejected = RejectedLabel {
+            r#type: label.r#type,
+            resource: self.rejected_names.label(resource),
+        };
+        self.rejected.get_or_create(&rejected).inc();
     }
 
     fn stale_nonce(&self, type_url: &str) {
@@ -432,21 +467,20 @@ impl ServerObserver for ControlMetrics {
     }
 }
 
-/// Of trusted nodes only, which send none: see the contract.
-fn version(node: &NodeInfo) -> VersionLabel {
-    VersionLabel {
-        version: node
-            .metadata("ISTIO_VERSION")
-            .unwrap_or_default()
-            .to_owned(),
-    }
-}
-
 fn type_label(type_url: &str) -> TypeLabel {
     let r#type = match type_url {
         ADDRESS_TYPE => "wds",
         AUTHORIZATION_TYPE => "wads",
         WORKLOAD_TYPE => "workload",
+        waypoint::GATEWAY_TYPE => "gateway",
+        waypoint::ENDPOINTS_TYPE => "endpoints",
+        waypoint::BACKEND_TYPE => "backend",
+        waypoint::AUTHENTICATION_TYPE => "authentication",
+        waypoint::WAYPOINT_AUTHORIZATION_TYPE => "authorization",
+        waypoint::RATE_LIMIT_TYPE => "rate_limit",
+        waypoint::ROUTE_TYPE => "route",
+        waypoint::FRONTEND_TYPE => "frontend",
+        waypoint::POD_TYPE => "pod",
         _ => "other",
     };
     TypeLabel { r#type }

@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 use crate::args::Args;
 use crate::callers::{Authenticator, Readers};
 use crate::certificates::Certificates;
-use crate::configuration::{Configuration, TYPES};
+use crate::configuration::{Configuration, types};
 use crate::directory::Directory;
 use crate::enrolment::Agents;
 use crate::http::{Views, routes};
@@ -182,7 +182,7 @@ impl Parts {
             roots: Arc::new(roots),
             metrics: Arc::new(metrics),
             directory: Directory::default(),
-            publisher: Publisher::new(TYPES),
+            publisher: Publisher::new(types()),
             page: Page::default(),
             args,
         })
@@ -204,6 +204,7 @@ impl Parts {
         let readers = Readers {
             trusted: self.args.trusted_node_account.clone(),
             open: self.args.open_discovery,
+            directory: self.directory.clone(),
         };
         AdsServer::new(
             self.publisher.clone(),

@@ -9,8 +9,10 @@
 //! The state machines ([`Session`] here, `stream` on the server) are sans-I/O;
 //! [`run_client`] and [`AdsServer`] are thin shells around them.
 //!
-//! Left out on purpose: state-of-the-world xDS, per-stream filters (every
-//! subscriber of a type sees the same resources), persistence.
+//! A resource may have an audience ([`Update::audience`]): it exists for the
+//! streams that [`Admission`] says are of it, and for no other.
+//!
+//! Left out on purpose: state-of-the-world xDS, persistence.
 //!
 //! ```
 //! use ambit_xds::{Batch, Publisher, TypeDelta, Update};
@@ -43,8 +45,8 @@ pub use client::{
 };
 pub use node::Metadata;
 pub use server::{
-    Admission, AdsServer, Batch, ConnectionStatus, NoObserver, NodeInfo, NodeKind, Published,
-    Publisher, ServerObserver, TypeDelta, TypeSize, TypeStatus, TypeSync, Update,
+    Admission, Admitted, AdsServer, Batch, ConnectionStatus, NoObserver, NodeInfo, NodeKind,
+    Published, Publisher, ServerObserver, TypeDelta, TypeSize, TypeStatus, TypeSync, Update,
 };
 
 pub use ambit_proto::discovery::Node;

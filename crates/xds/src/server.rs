@@ -1,5 +1,6 @@
 //! The server half: what there is, who wants it, and what goes out next.
 
+mod audience;
 mod body;
 mod interest;
 mod peer;
@@ -9,6 +10,7 @@ mod service;
 mod status;
 mod stream;
 
+pub use audience::Admitted;
 pub use peer::{Admission, NoObserver, NodeInfo, NodeKind, ServerObserver};
 pub use publish::{Batch, Published, Publisher, TypeDelta, TypeSize};
 pub use resource::Update;

@@ -20,7 +20,9 @@ use ambit_proto::security::{
 };
 use ambit_proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE, workload as pb};
 use ambit_runtime::Scope;
-use ambit_xds::{Admission, AdsServer, Batch, NoObserver, NodeInfo, Publisher, TypeDelta, Update};
+use ambit_xds::{
+    Admission, Admitted, AdsServer, Batch, NoObserver, NodeInfo, Publisher, TypeDelta, Update,
+};
 use anyhow::Result;
 use prost::Message;
 use prost_types::value::Kind;
@@ -204,8 +206,8 @@ pub(crate) struct Discovery {
 struct Anybody;
 
 impl Admission for Anybody {
-    fn admit(&self, _: &tonic::Extensions, node: &NodeInfo) -> Result<Arc<str>, Status> {
-        Ok(Arc::clone(&node.id))
+    fn admit(&self, _: &tonic::Extensions, node: &NodeInfo) -> Result<Admitted, Status> {
+        Ok(Admitted::everything(Arc::clone(&node.id)))
     }
 }
 

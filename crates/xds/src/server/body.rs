@@ -200,7 +200,7 @@ mod tests {
         });
         let (snapshot, _) = publisher.follow().unwrap();
         let view = snapshot.view("t").unwrap();
-        let named = view.names().map(|n| view.named(n).unwrap());
+        let named = view.all();
         named.cloned().collect()
     }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ambit_proto::discovery::DeltaDiscoveryRequest;
 
-use super::resource::{Resource, TypeView};
+use super::audience::Visible;
+use super::resource::Resource;
 
 /// Everything, or what was named.
 #[derive(Debug)]
@@ -27,11 +28,7 @@ const STAR: &str = "*";
 
 impl Interest {
     /// The first request of a type: the interest and what is due at once.
-    pub(super) fn open(
-        request: &DeltaDiscoveryRequest,
-        view: &TypeView,
-        node: Option<&str>,
-    ) -> (Self, Due) {
+    pub(super) fn open(request: &DeltaDiscoveryRequest, view: Visible<'_>) -> (Self, Due) {
         let subscribe = &request.resource_names_subscribe;
         let gives_up_star = is_listed(&request.resource_names_unsubscribe, STAR);
         let wildcard = (subscribe.is_empty() || is_listed(subscribe, STAR)) && !gives_up_star;
@@ -53,8 +50,8 @@ impl Interest {
             keys: HashSet::new(),
             held: HashSet::new(),
         };
-        let mut due = interest.subscribe(subscribe.iter().filter(|key| *key != STAR), view, node);
-        due.extend(interest.subscribe(versions.keys(), view, node));
+        let mut due = interest.subscribe(subscribe.iter().filter(|key| *key != STAR), view);
+        due.extend(interest.subscribe(versions.keys(), view));
         let Self::Named { held, .. } = &mut interest else {
             return (interest, due);
         };
@@ -70,12 +67,7 @@ impl Interest {
     }
 
     /// A later request. Returns what it makes due.
-    pub(super) fn change(
-        &mut self,
-        request: &DeltaDiscoveryRequest,
-        view: &TypeView,
-        node: Option<&str>,
-    ) -> Due {
+    pub(super) fn change(&mut self, request: &DeltaDiscoveryRequest, view: Visible<'_>) -> Due {
         let subscribe = &request.resource_names_subscribe;
         let unsubscribe = &request.resource_names_unsubscribe;
         let to_wildcard = is_listed(subscribe, STAR) && !is_listed(unsubscribe, STAR);
@@ -89,22 +81,26 @@ impl Interest {
                 held: HashSet::new(),
             };
         }
-        self.unsubscribe(unsubscribe, view, node);
-        self.subscribe(subscribe.iter().filter(|key| *key != STAR), view, node)
+        self.unsubscribe(unsubscribe, view);
+        self.subscribe(subscribe.iter().filter(|key| *key != STAR), view)
     }
 
-    /// Which of the published names matter to this stream.
-    pub(super) fn due(&self, touched: &[Arc<str>], view: &TypeView, node: Option<&str>) -> Due {
-        let matter = |name: &&Arc<str>| match view.named(name) {
-            Some(resource) => self.wants(resource, node),
-            None => self.holds(name),
+    /// Which of the published names matter to this stream, which saw the type
+    /// as `before` until now.
+    pub(super) fn due(&self, touched: &[Arc<str>], before: Visible<'_>, view: Visible<'_>) -> Due {
+        let matter = |name: &&Arc<str>| match (before.named(name), view.named(name)) {
+            // Only for whom it exists is not as it was.
+            (Some(old), Some(new)) if old.version == new.version => false,
+            (_, Some(resource)) => self.wants(resource, view),
+            (Some(_), None) => self.holds(name),
+            (None, None) => false,
         };
         touched.iter().filter(matter).cloned().collect()
     }
 
     /// A due name, resolved when it is sent: what to send, or nothing if the
     /// client is to be told that it is gone.
-    pub(super) fn resolve(&self, name: &str, view: &TypeView) -> Vec<Arc<Resource>> {
+    pub(super) fn resolve(&self, name: &str, view: Visible<'_>) -> Vec<Arc<Resource>> {
         match self {
             Self::Wildcard if view.named(name).is_some() => {
                 view.named(name).cloned().into_iter().collect()
@@ -128,12 +124,7 @@ impl Interest {
         }
     }
 
-    fn subscribe<'a>(
-        &mut self,
-        asked: impl Iterator<Item = &'a String>,
-        view: &TypeView,
-        node: Option<&str>,
-    ) -> Due {
+    fn subscribe<'a>(&mut self, asked: impl Iterator<Item = &'a String>, view: Visible<'_>) -> Due {
         let asked = asked.map(|key| Arc::<str>::from(key.as_str()));
         let Self::Named { keys, held } = self else {
             // Already subscribed to everything: asking again means sending again.
@@ -148,12 +139,12 @@ impl Interest {
             due.extend(found.iter().map(|r| Arc::clone(&r.name)));
             keys.insert(key);
         }
-        let own = view.at_home(node.unwrap_or_default());
+        let own = view.at_home();
         due.extend(own.filter(|name| !held.contains(*name)).cloned());
         due
     }
 
-    fn unsubscribe(&mut self, names: &[String], view: &TypeView, node: Option<&str>) {
+    fn unsubscribe(&mut self, names: &[String], view: Visible<'_>) {
         let Self::Named { keys, held } = self else {
             return;
         };
@@ -164,16 +155,15 @@ impl Interest {
         }
         let asked = keys.iter().flat_map(|key| view.asked(key));
         let mut wanted: HashSet<Arc<str>> = asked.map(|r| Arc::clone(&r.name)).collect();
-        wanted.extend(view.at_home(node.unwrap_or_default()).cloned());
+        wanted.extend(view.at_home().cloned());
         held.retain(|name| wanted.contains(name));
     }
 
-    fn wants(&self, resource: &Resource, node: Option<&str>) -> bool {
+    fn wants(&self, resource: &Resource, view: Visible<'_>) -> bool {
         let Self::Named { keys, held } = self else {
             return true;
         };
-        let at_home = resource.home.is_some() && resource.home.as_deref() == node;
-        at_home
+        view.is_at_home(resource)
             || held.contains(&resource.name)
             || keys.contains(&resource.name)
             || resource.aliases.iter().any(|alias| keys.contains(alias))

@@ -9,6 +9,7 @@ use tonic::{Extensions, Status};
 
 use ambit_proto::discovery::Node;
 
+use super::audience::Admitted;
 use crate::node::string_field;
 
 /// What a node says of itself in its first request.
@@ -85,12 +86,13 @@ fn invalid(why: &str) -> Status {
 
 /// Decides who may open a stream.
 pub trait Admission: Send + Sync + 'static {
-    /// `call` holds what earlier layers learnt of the caller. Returns the
-    /// caller's name for logs and statuses.
+    /// `call` holds what earlier layers learnt of the caller. What the stream
+    /// may see is decided here, once, from what the caller proved and not from
+    /// what the node says of itself.
     ///
     /// # Errors
     /// The status that ends the stream.
-    fn admit(&self, call: &Extensions, node: &NodeInfo) -> Result<Arc<str>, Status>;
+    fn admit(&self, call: &Extensions, node: &NodeInfo) -> Result<Admitted, Status>;
 }
 
 /// What the server counts. Every method has an empty default.
@@ -101,8 +103,9 @@ pub trait ServerObserver: Send + Sync + 'static {
     fn closed(&self, _node: &NodeInfo) {}
     /// A response was handed to the transport.
     fn pushed(&self, _type_url: &str, _resources: usize, _bytes: usize) {}
-    /// A client rejected something.
-    fn rejected(&self, _type_url: &str) {}
+    /// A client rejected something: the name of the first resource of them, as
+    /// far as it says so.
+    fn rejected(&self, _node: &NodeInfo, _type_url: &str, _resource: &str) {}
     /// An answer to something that isn't the last response.
     fn stale_nonce(&self, _type_url: &str) {}
     /// A client has taken everything of a publication, that long after it.

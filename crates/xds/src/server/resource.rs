@@ -26,6 +26,10 @@ pub struct Update {
     pub groups: Vec<String>,
     /// The node whose proxy gets this one without asking.
     pub home: Option<String>,
+    /// The audiences for which it exists; `None` for everybody, and an empty
+    /// list for nobody. A change of this alone is no change for those who are
+    /// in it before and after.
+    pub audience: Option<Arc<[Arc<str>]>>,
 }
 
 /// A resource in a snapshot. The wire form is shared by every subscriber.
@@ -40,6 +44,8 @@ pub(crate) struct Resource {
     pub(crate) aliases: Box<[Arc<str>]>,
     pub(crate) groups: Box<[Arc<str>]>,
     pub(crate) home: Option<Arc<str>>,
+    /// Sorted.
+    audience: Option<Box<[Arc<str>]>>,
 }
 
 impl Resource {
@@ -55,7 +61,25 @@ impl Resource {
             aliases: shared(update.aliases),
             groups: shared(update.groups),
             home: update.home.map(Arc::from),
+            audience: update.audience.as_deref().map(sorted),
         }
+    }
+
+    /// Whether it exists for a stream of this audience.
+    pub(crate) fn is_for(&self, audience: Option<&str>) -> bool {
+        let Some(listed) = &self.audience else {
+            return true;
+        };
+        let search = |key: &str| listed.binary_search_by(|each| (**each).cmp(key));
+        audience.is_some_and(|key| search(key).is_ok())
+    }
+
+    /// Whether only the audience differs.
+    fn is_readdressed(&self, update: &Update) -> bool {
+        let to = update.audience.as_deref().map(sorted);
+        to != self.audience
+            && update.body == self.body
+            && times(&self.version, &update.version).is_some()
     }
 
     /// An encoded `envoy.service.discovery.v3.Resource` without its aliases.
@@ -112,8 +136,8 @@ impl TypeView {
         self.by_name.get(name)
     }
 
-    pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.by_name.keys()
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.by_name.values()
     }
 
     /// What a key asks for: the resource of that name or those with that
@@ -133,9 +157,9 @@ impl TypeView {
         found
     }
 
-    /// Names of what belongs to a node.
-    pub(crate) fn at_home(&self, node: &str) -> impl Iterator<Item = &Arc<str>> {
-        self.indexed(&self.by_home, node).map(|r| &r.name)
+    /// What belongs to a node.
+    pub(crate) fn at_home(&self, node: &str) -> impl Iterator<Item = &Arc<Resource>> {
+        self.indexed(&self.by_home, node)
     }
 
     fn indexed<'a>(
@@ -149,10 +173,15 @@ impl TypeView {
 
     /// Returns the name. Whatever is put is sent: a publisher may have reasons
     /// to send a resource again that are not in it. So that clients which are
-    /// away now get it too, its version changes even then.
+    /// away now get it too, its version changes even then; only a new audience
+    /// for the same resource leaves it, which is then sent to those who gain it.
     pub(crate) fn put(&mut self, type_url: &Arc<str>, mut update: Update) -> Arc<str> {
         if let Some(old) = self.remove(&update.name) {
-            update.version = version_after(&old.version, update.version);
+            update.version = if old.is_readdressed(&update) {
+                old.version.to_string()
+            } else {
+                version_after(&old.version, update.version)
+            };
         }
         let resource = Arc::new(Resource::new(type_url, update));
         let name = Arc::clone(&resource.name);
@@ -190,15 +219,26 @@ impl TypeView {
 
 /// `new`, or the next of `new.2`, `new.3` and so on if `old` was that already.
 fn version_after(old: &str, new: String) -> String {
-    let again = match old.strip_prefix(new.as_str()) {
-        Some("") => Some(1),
-        Some(rest) => rest.strip_prefix('.').and_then(|n| n.parse::<u64>().ok()),
-        None => None,
-    };
-    match again {
+    match times(old, &new) {
         Some(times) if !new.is_empty() => format!("{new}.{}", times + 1),
         _ => new,
     }
+}
+
+/// How often `version` has been put, the last time as `current`; `None` if
+/// that is another version.
+fn times(current: &str, version: &str) -> Option<u64> {
+    match current.strip_prefix(version)? {
+        "" => Some(1),
+        rest => rest.strip_prefix('.')?.parse().ok(),
+    }
+}
+
+fn sorted(audience: &[Arc<str>]) -> Box<[Arc<str>]> {
+    let mut sorted = audience.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    sorted.into()
 }
 
 fn insert(index: &mut Index, key: &Arc<str>, name: &Arc<str>) {

@@ -123,17 +123,18 @@ impl Inner {
             return Ok(());
         };
         let node = NodeInfo::parse(first.node.take())?;
-        let caller = self.admission.admit(&call, &node)?;
+        let admitted = self.admission.admit(&call, &node)?;
         let Some((snapshot, publications)) = self.publisher.follow() else {
             return Err(Status::unavailable("the configuration isn't loaded yet"));
         };
         let connection = self
             .connections
-            .enter(Arc::clone(&node.id), Arc::clone(&caller), MAX_STREAMS)
+            .enter(Arc::clone(&node.id), &admitted, MAX_STREAMS)
             .ok_or_else(|| Status::resource_exhausted("too many streams"))?;
         let home = node.metadata("NODE_NAME").map(Arc::from);
-        let stream = Stream::new(snapshot, home, rand::random(), Instant::now());
-        info!(node = %node.id, %caller, connection = connection.id, "stream opened");
+        let (caller, audience) = (&admitted.caller, admitted.audience.as_deref());
+        info!(node = %node.id, %caller, audience, connection = connection.id, "stream opened");
+        let stream = Stream::new(snapshot, home, admitted, rand::random(), Instant::now());
         self.observer.opened(&node);
         let mut live = Live {
             inner: self,
@@ -221,8 +222,9 @@ impl Live<'_> {
         match self.stream.on_request(request)? {
             Heard::Ack | Heard::Subscription => {}
             Heard::Nack(reason) => {
-                warn!(node = %self.node.id, type_url, reason, "resources rejected by the node");
-                self.inner.observer.rejected(type_url);
+                let resource = first_rejected(&reason);
+                warn!(node = %self.node.id, type_url, resource, reason, "resources rejected by the node");
+                self.inner.observer.rejected(self.node, type_url, resource);
             }
             Heard::StaleNonce => {
                 debug!(node = %self.node.id, type_url, "stale nonce");
@@ -249,6 +251,12 @@ impl Live<'_> {
         self.inner.observer.fell_behind();
         Status::unavailable("too far behind, start over")
     }
+}
+
+/// A rejection is `NAME: WHY; NAME: WHY` (`ztunnel-contract` 4.1). The name of
+/// a client that says something else is empty.
+fn first_rejected(reason: &str) -> &str {
+    reason.split_once(": ").map_or("", |(name, _)| name)
 }
 
 async fn sleep_maybe(until: Option<Instant>) {

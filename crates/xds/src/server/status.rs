@@ -6,6 +6,8 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+use super::audience::Admitted;
+
 /// One stream.
 #[derive(Debug, Clone)]
 pub struct ConnectionStatus {
@@ -15,6 +17,8 @@ pub struct ConnectionStatus {
     pub node: Arc<str>,
     /// Who it proved to be.
     pub caller: Arc<str>,
+    /// The audience that it belongs to.
+    pub audience: Option<Arc<str>>,
     /// When it came.
     pub since: SystemTime,
     /// The types that it asked for.
@@ -80,7 +84,7 @@ impl Connections {
     pub(super) fn enter(
         self: &Arc<Self>,
         node: Arc<str>,
-        caller: Arc<str>,
+        admitted: &Admitted,
         limit: usize,
     ) -> Option<Connection> {
         let mut open = self.open.lock();
@@ -92,7 +96,8 @@ impl Connections {
         let status = ConnectionStatus {
             id,
             node,
-            caller,
+            caller: Arc::clone(&admitted.caller),
+            audience: admitted.audience.clone(),
             since: SystemTime::now(),
             types: Vec::new(),
         };

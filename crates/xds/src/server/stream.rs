@@ -17,6 +17,7 @@ use tonic::Status;
 
 use ambit_proto::discovery::DeltaDiscoveryRequest;
 
+use super::audience::{Admitted, Standpoint, Visible};
 use super::body::Outgoing;
 use super::interest::{Due, Interest};
 use super::publish::Publication;
@@ -27,6 +28,7 @@ use super::status::{TypeStatus, TypeSync};
 pub(super) struct Stream {
     /// The node's name, for what belongs to it.
     node: Option<Arc<str>>,
+    admitted: Admitted,
     opened: Instant,
     latest: Arc<Snapshot>,
     /// The publisher's types in its order, then unknown ones as they come.
@@ -88,6 +90,7 @@ impl Stream {
     pub(super) fn new(
         snapshot: Arc<Snapshot>,
         node: Option<Arc<str>>,
+        admitted: Admitted,
         salt: u64,
         now: Instant,
     ) -> Self {
@@ -95,6 +98,7 @@ impl Stream {
         let types = types.map(|(url, _)| TypeState::new(Arc::clone(url)));
         Self {
             node,
+            admitted,
             opened: now,
             types: types.collect(),
             latest: snapshot,
@@ -108,17 +112,22 @@ impl Stream {
     /// A request arrived.
     ///
     /// # Errors
-    /// The client asks for more types than there can be.
+    /// The client asks for a type that isn't its to read, or for more types
+    /// than there can be.
     pub(super) fn on_request(&mut self, request: &DeltaDiscoveryRequest) -> Result<Heard, Status> {
+        if !self.admitted.may_read(&request.type_url) {
+            return Err(Status::permission_denied("not a type for this caller"));
+        }
         let at = self.type_index(&request.type_url)?;
         let empty = TypeView::default();
         let view = self.latest.view(&request.type_url).unwrap_or(&empty);
-        let node = self.node.as_deref();
+        let from = standpoint(self.node.as_ref(), &self.admitted);
+        let view = Visible::new(view, from);
         let Some(state) = self.types.get_mut(at) else {
             return Err(Status::internal("type index"));
         };
         let Some(interest) = &mut state.interest else {
-            let (interest, due) = Interest::open(request, view, node);
+            let (interest, due) = Interest::open(request, view);
             state.interest = Some(interest);
             state.due = due;
             state.owed = true;
@@ -126,7 +135,7 @@ impl Stream {
         };
         // Subscriptions count whatever the nonce: a lost one would leave the
         // client waiting for ever.
-        let due = interest.change(request, view, node);
+        let due = interest.change(request, view);
         state.due.extend(due);
         if request.response_nonce.is_empty() {
             return Ok(Heard::Subscription);
@@ -147,7 +156,8 @@ impl Stream {
     /// # Errors
     /// The client is so far behind that starting over is cheaper.
     pub(super) fn on_publication(&mut self, publication: &Publication) -> Result<(), Status> {
-        let node = self.node.as_deref();
+        let from = standpoint(self.node.as_ref(), &self.admitted);
+        let empty = TypeView::default();
         let published = publication.snapshot.types.iter();
         for ((type_url, view), names) in published.zip(publication.touched.iter()) {
             let state = self.types.iter_mut().find(|t| t.type_url == *type_url);
@@ -155,7 +165,9 @@ impl Stream {
             let Some(interest) = &state.interest else {
                 continue;
             };
-            let due = interest.due(names, view, node);
+            let before = self.latest.view(type_url).unwrap_or(&empty);
+            let before = Visible::new(before, from);
+            let due = interest.due(names, before, Visible::new(view, from));
             if !due.is_empty() {
                 self.due_since.get_or_insert(publication.at);
             }
@@ -241,7 +253,9 @@ impl Stream {
         let announced = self.latest.types.len();
         now < self.opened + ORDER_PATIENCE
             && at < announced
-            && earlier.into_iter().any(|t| t.interest.is_none())
+            && earlier
+                .filter(|t| self.admitted.may_read(&t.type_url))
+                .any(|t| t.interest.is_none())
     }
 
     fn order_deadline(&self, now: Instant) -> Option<Instant> {
@@ -265,6 +279,7 @@ impl Stream {
                 continue;
             }
             let view = snapshot.view(&state.type_url).unwrap_or(&empty);
+            let view = Visible::new(view, standpoint(self.node.as_ref(), &self.admitted));
             let (resources, removed) = state.take(view);
             if state.owed || !resources.is_empty() {
                 state.owed = false;
@@ -342,7 +357,7 @@ impl TypeState {
     }
 
     /// What is due, resolved: to send, and to report as gone.
-    fn take(&mut self, view: &TypeView) -> (Vec<Arc<Resource>>, Vec<Arc<str>>) {
+    fn take(&mut self, view: Visible<'_>) -> (Vec<Arc<Resource>>, Vec<Arc<str>>) {
         let due = std::mem::take(&mut self.due);
         let Some(interest) = &mut self.interest else {
             return (Vec::new(), Vec::new());
@@ -366,6 +381,13 @@ impl TypeState {
         removed.sort_unstable();
         interest.on_sent(resources.iter().map(|r| &r.name), &removed);
         (resources, removed)
+    }
+}
+
+fn standpoint<'a>(node: Option<&'a Arc<str>>, admitted: &'a Admitted) -> Standpoint<'a> {
+    Standpoint {
+        node: node.map(AsRef::as_ref),
+        audience: admitted.audience.as_deref(),
     }
 }
 
@@ -406,6 +428,9 @@ const MAX_DUE: usize = 4_000_000;
 /// Well below the 200 MiB that clients take.
 const MAX_RESPONSE: usize = 128 << 20;
 
+#[cfg(test)]
+#[path = "stream_audience_tests.rs"]
+mod audience_tests;
 #[cfg(test)]
 #[path = "stream_tests.rs"]
 mod tests;

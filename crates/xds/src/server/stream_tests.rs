@@ -17,11 +17,15 @@ struct Scene {
 
 impl Scene {
     fn new(batch: Batch) -> Self {
+        Self::of(Admitted::everything("test"), batch)
+    }
+
+    fn of(admitted: Admitted, batch: Batch) -> Self {
         let publisher = Publisher::new([POLICY, ADDRESS]);
         publisher.publish(batch);
         let (snapshot, publications) = publisher.follow().unwrap();
         let now = Instant::now();
-        let stream = Stream::new(snapshot, Some("n1".into()), 7, now);
+        let stream = Stream::new(snapshot, Some("n1".into()), admitted, 7, now);
         Self {
             publisher,
             publications,
@@ -301,6 +305,7 @@ fn shop() -> Batch {
         aliases: names(&[alias]),
         groups: group.map(ToString::to_string).into_iter().collect(),
         home: None,
+        audience: None,
     };
     let mut here = update("here", "/10.0.0.9", None);
     here.home = Some("n1".into());

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use ambit_runtime::{Readiness, Scope};
 use ambit_xds::{
-    Admission, AdsServer, Batch, ClientConfig, ClientMetrics, DemandQueue, Metadata, Node,
-    NodeInfo, Publisher, ReceivedResource, Rejection, ResourceSink, ServerObserver, Termination,
-    TypeDelta, TypeSub, Update, run_client,
+    Admission, Admitted, AdsServer, Batch, ClientConfig, ClientMetrics, DemandQueue, Metadata,
+    Node, NodeInfo, Publisher, ReceivedResource, Rejection, ResourceSink, ServerObserver,
+    Termination, TypeDelta, TypeSub, Update, run_client,
 };
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -59,7 +59,7 @@ impl ServerObserver for Counted {
     fn pushed(&self, _: &str, resources: usize, _: usize) {
         self.resources.fetch_add(resources, Ordering::SeqCst);
     }
-    fn rejected(&self, _: &str) {
+    fn rejected(&self, _: &NodeInfo, _: &str, _: &str) {
         self.rejected.fetch_add(1, Ordering::SeqCst);
     }
     fn converged(&self, _: Duration) {
@@ -79,9 +79,9 @@ impl ClientMetrics for Counted {
 struct OnlyZtunnels;
 
 impl Admission for OnlyZtunnels {
-    fn admit(&self, _: &Extensions, node: &NodeInfo) -> Result<Arc<str>, Status> {
+    fn admit(&self, _: &Extensions, node: &NodeInfo) -> Result<Admitted, Status> {
         match node.metadata("NAMESPACE") {
-            Some("istio-system") => Ok("test".into()),
+            Some("istio-system") => Ok(Admitted::everything("test")),
             _ => Err(Status::permission_denied("not in istio-system")),
         }
     }
