@@ -6,8 +6,9 @@
 //! where policies are kept nor which of them bind a workload (`state` does),
 //! and it never waits: no async, no I/O, no clock.
 //!
-//! Left out on purpose: AUDIT, CUSTOM and every L7 attribute; the control
-//! plane keeps those from the node proxy.
+//! That is the root of the crate, for the node proxy: AUDIT, CUSTOM and every
+//! L7 attribute are left out of it on purpose, and the control plane keeps them
+//! from the node proxy. [`http`] has them, for waypoints.
 //!
 //! ```
 //! use ambit_policy::{Attrs, Authorization, PolicySet, Verdict, evaluate};
@@ -31,6 +32,7 @@
 
 mod decode;
 mod evaluate;
+pub mod http;
 mod matching;
 mod model;
 mod set;
