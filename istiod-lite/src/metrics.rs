@@ -313,13 +313,7 @@ impl ControlMetrics {
         let r#type = match kind {
             Kind::Service => "svc",
             Kind::EndpointSlice | Kind::Pod | Kind::WorkloadEntry => "eds",
-            Kind::MeshConfig
-            | Kind::Namespace
-            | Kind::Node
-            | Kind::ServiceAccount
-            | Kind::ServiceEntry
-            | Kind::AuthorizationPolicy
-            | Kind::PeerAuthentication => "config",
+            _ => "config",
         };
         self.updates.get_or_create(&TypeLabel { r#type }).inc();
     }

@@ -46,6 +46,7 @@ fn object(store: &Store, key: &ObjectKey) -> Option<Output> {
             policy::authorization(store, find(space()?, |s| &s.policies, key)?)
         }
         Kind::PeerAuthentication => policy::peer(store, find(space()?, |s| &s.peers, key)?),
+        _ => return None,
     })
 }
 

@@ -71,11 +71,13 @@ impl Ingest<'_> {
                 Kind::PeerAuthentication => {
                     self.read_peer(&key, Err(Peer::broken(&broken)), at((), origin, lines));
                 }
-                _ => {
+                Kind::AuthorizationPolicy => {
                     let read = (Err(Policy::broken(&broken)), None);
                     self.read_policy(&key, read, at((), origin, lines));
                 }
+                _ => {}
             },
+            _ => {}
         }
     }
 
@@ -93,6 +95,7 @@ impl Ingest<'_> {
             Kind::WorkloadEntry => self.workload_entry(key, None),
             Kind::AuthorizationPolicy => self.policy(key, None),
             Kind::PeerAuthentication => self.peer(key, None),
+            _ => {}
         }
     }
 

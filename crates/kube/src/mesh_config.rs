@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::core::{LabelSelector, ObjectMeta};
+use crate::{DrKeepalive, DrLocalityLb, ExtensionProvider, ProtoDuration, TelemetryTag, VsRetry};
 
 /// The mesh-wide settings and where they came from.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -36,18 +37,212 @@ pub struct MeshConfigSpec {
     pub ca_certificates: Vec<CertificateData>,
     /// For unknown destinations; waypoints and gateways only.
     pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
-    /// Waypoints only.
-    pub default_config: Option<Value>,
-    /// Waypoints only.
-    pub extension_providers: Option<Value>,
-    /// Waypoints only.
-    pub default_providers: Option<Value>,
-    /// Waypoints only.
+    /// Settings of proxies.
+    pub default_config: Option<DefaultConfig>,
+    /// Who decides, records or traces, by name.
+    pub extension_providers: Vec<ExtensionProvider>,
+    /// Providers that are used where nothing else names one.
+    pub default_providers: Option<DefaultProviders>,
+    /// Whether services in the mesh are dialled with mutual TLS; always so in ambient mode.
     pub enable_auto_mtls: Option<bool>,
-    /// Waypoints only.
+    /// `/dev/stdout`; empty or unset: no access log.
     pub access_log_file: Option<String>,
-    /// Waypoints only.
+    /// Envoy's format text, or a JSON object as text.
+    pub access_log_format: Option<String>,
+    /// `TEXT` or `JSON`.
+    pub access_log_encoding: Option<String>,
+    /// Whether requests are traced at all; unset means where a provider says so.
+    pub enable_tracing: Option<bool>,
+    /// Trace settings; the place is `defaultConfig.tracing`.
     pub tracing: Option<Value>,
+    /// What is done to paths (`waypoint-contract` 4.7).
+    pub path_normalization: Option<PathNormalizationConfig>,
+    /// Where a VirtualService says nothing of retries (3.3).
+    pub default_http_retry_policy: Option<VsRetry>,
+    /// Of a connection to a backend; 10 s when unset.
+    pub connect_timeout: Option<ProtoDuration>,
+    /// Bound of sniffing.
+    pub protocol_detection_timeout: Option<ProtoDuration>,
+    /// Of an HBONE connection without streams.
+    pub hbone_idle_timeout: Option<ProtoDuration>,
+    /// Of connections to backends.
+    pub tcp_keepalive: Option<DrKeepalive>,
+    /// Which localities first.
+    pub locality_lb_setting: Option<DrLocalityLb>,
+    /// Who sees a VirtualService without `exportTo`.
+    pub default_virtual_service_export_to: Vec<String>,
+    /// Who sees a DestinationRule without `exportTo`.
+    pub default_destination_rule_export_to: Vec<String>,
+    /// Who sees a Service without `exportTo`.
+    pub default_service_export_to: Vec<String>,
+    /// `DO_NOT_UPGRADE` or `UPGRADE`.
+    pub h2_upgrade_policy: Option<String>,
+    /// Settings of Ambit alone.
+    pub ambit: Option<AmbitConfig>,
+}
+
+/// Settings that upstream doesn't have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AmbitConfig {
+    /// Policies with a selector and L7 rules are enforced by the waypoint that all their workloads are behind; true
+    /// when unset, false is as upstream.
+    pub selector_policies_at_waypoint: Option<bool>,
+    /// `allow` lets traffic go round a waypoint that isn't ready and past it where policies are attached, as upstream
+    /// does; the annotation `ambit.mesh/waypoint-bypass` does so for one service or namespace.
+    pub waypoint_bypass: Option<String>,
+    /// Waypoints also write series with `reporter="destination"`.
+    pub destination_reporter: Option<bool>,
+}
+
+/// Settings of proxies that matter at a waypoint; the rest is kept as written.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DefaultConfig {
+    /// Sampling and tags.
+    pub tracing: Option<TracingConfig>,
+    /// Proxies in front.
+    pub gateway_topology: Option<GatewayTopology>,
+    /// Headers that the proxy adds.
+    pub proxy_headers: Option<ProxyHeaders>,
+    /// `ISTIO_META_...`.
+    pub proxy_metadata: BTreeMap<String, String>,
+    /// Worker threads.
+    pub concurrency: Option<u32>,
+    /// How long a drain takes.
+    pub drain_duration: Option<ProtoDuration>,
+    /// How long the whole end takes.
+    pub termination_drain_duration: Option<ProtoDuration>,
+    /// Not used.
+    pub discovery_address: Option<Value>,
+    /// Not used.
+    pub image: Option<Value>,
+    /// Not used.
+    pub hold_application_until_proxy_starts: Option<Value>,
+    /// Not used.
+    pub proxy_admin_port: Option<Value>,
+    /// Not used.
+    pub status_port: Option<Value>,
+    /// Not used.
+    pub stat_name_length: Option<Value>,
+    /// Not used.
+    pub proxy_stats_matcher: Option<Value>,
+    /// Not used.
+    pub readiness_probe: Option<Value>,
+    /// Not used.
+    pub extra_stat_tags: Option<Value>,
+    /// Not used.
+    pub service_cluster: Option<Value>,
+    /// Not used.
+    pub control_plane_auth_policy: Option<Value>,
+    /// Not used.
+    pub config_path: Option<Value>,
+    /// Not used.
+    pub binary_path: Option<Value>,
+    /// Not used.
+    pub parent_shutdown_duration: Option<Value>,
+    /// Not used.
+    pub private_key_provider: Option<Value>,
+    /// Not used.
+    pub ca_certificates_pem: Option<Value>,
+    /// Not used.
+    pub runtime_values: Option<Value>,
+    /// Not used.
+    pub file_flush_interval: Option<Value>,
+    /// Not used.
+    pub file_flush_min_size_kb: Option<Value>,
+}
+
+/// Proxies in front of the mesh.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GatewayTopology {
+    /// How many entries of `x-forwarded-for` are trusted.
+    pub num_trusted_proxies: Option<u32>,
+    /// `UNDEFINED`, `SANITIZE`, ...; not used by waypoints.
+    pub forward_client_cert_details: Option<String>,
+    /// Not used by waypoints.
+    pub proxy_protocol: Option<Value>,
+}
+
+/// Headers that the proxy adds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyHeaders {
+    /// `server` in responses.
+    pub server: Option<ServerHeader>,
+    /// `x-request-id`.
+    pub request_id: Option<HeaderSwitch>,
+    /// `x-envoy-attempt-count`.
+    pub attempt_count: Option<HeaderSwitch>,
+    /// `x-envoy-...` for debugging.
+    pub envoy_debug_headers: Option<HeaderSwitch>,
+    /// `x-envoy-peer-metadata`.
+    pub metadata_exchange_headers: Option<Value>,
+    /// Not used by waypoints.
+    pub forwarded_client_cert: Option<Value>,
+    /// Not used by waypoints.
+    pub set_current_client_cert_details: Option<Value>,
+    /// Header names keep their case.
+    pub preserve_http1_header_case: Option<bool>,
+    /// `x-forwarded-host`.
+    pub x_forwarded_host: Option<HeaderSwitch>,
+    /// `x-forwarded-port`.
+    pub x_forwarded_port: Option<HeaderSwitch>,
+}
+
+/// The `server` header.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServerHeader {
+    /// Not set.
+    pub disabled: Option<bool>,
+    /// Its value.
+    pub value: Option<String>,
+}
+
+/// A header that is on or off.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HeaderSwitch {
+    /// Off.
+    pub disabled: Option<bool>,
+    /// On.
+    pub enabled: Option<bool>,
+}
+
+/// Sampling and tags.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TracingConfig {
+    /// Percent.
+    pub sampling: Option<f64>,
+    /// By name.
+    pub custom_tags: BTreeMap<String, TelemetryTag>,
+    /// Characters of a path in a tag.
+    pub max_path_tag_length: Option<u32>,
+    /// Istio's own tags; true when unset.
+    pub enable_istio_tags: Option<bool>,
+    /// The older form of a provider.
+    pub zipkin: Option<Value>,
+    /// The older form of a provider.
+    pub lightstep: Option<Value>,
+    /// The older form of a provider.
+    pub datadog: Option<Value>,
+    /// The older form of a provider.
+    pub stackdriver: Option<Value>,
+    /// The older form of a provider.
+    pub open_census_agent: Option<Value>,
+    /// Not used.
+    pub tls_settings: Option<Value>,
+}
+
+/// What is done to paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PathNormalizationConfig {
+    /// `DEFAULT`, `NONE`, `BASE`, `MERGE_SLASHES` or `DECODE_AND_MERGE_SLASHES`.
+    pub normalization: Option<String>,
 }
 
 /// Who sees which ServiceEntry (`control-plane-contract` 3.4).
@@ -114,4 +309,16 @@ pub struct CertificateData {
 pub struct OutboundTrafficPolicy {
     /// `ALLOW_ANY` or `REGISTRY_ONLY`.
     pub mode: Option<String>,
+}
+
+/// Providers that are used where nothing else names one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DefaultProviders {
+    /// Of spans.
+    pub tracing: Vec<String>,
+    /// Of metrics.
+    pub metrics: Vec<String>,
+    /// Of access logs.
+    pub access_logging: Vec<String>,
 }

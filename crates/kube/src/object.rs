@@ -4,9 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::core::{EndpointSlice, Namespace, Node, ObjectMeta, Pod, Service, ServiceAccount};
+use crate::gateway::{
+    BackendTlsPolicy, Gateway, GatewayClass, GrpcRoute, HttpRoute, ReferenceGrant, TcpRoute,
+    TlsRoute, XBackendTrafficPolicy,
+};
 use crate::{
-    Action, AuthorizationPolicy, Kind, MeshConfig, ObjectKey, PeerAuthentication,
-    PolicyTargetReference, ServiceEntry, WorkloadEntry,
+    Action, AuthorizationPolicy, ConfigMap, DestinationRule, HttpLocalRateLimitPolicy,
+    HttpRouteGroup, Kind, LinkerdServer, LocalRateLimit, MeshConfig, ObjectKey, PeerAuthentication,
+    PolicyTargetReference, Reported, RequestAuthentication, Secret, ServiceEntry, ServiceProfile,
+    Telemetry, TrafficSplit, VirtualService, WorkloadEntry,
 };
 
 /// An object as it was read; cloning is cheap.
@@ -34,6 +40,50 @@ pub enum Object {
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     /// `security.istio.io`.
     PeerAuthentication(Arc<PeerAuthentication>),
+    /// Core.
+    ConfigMap(Arc<ConfigMap>),
+    /// Core.
+    Secret(Arc<Secret>),
+    /// `security.istio.io`.
+    RequestAuthentication(Arc<RequestAuthentication>),
+    /// Gateway API.
+    GatewayClass(Arc<GatewayClass>),
+    /// Gateway API.
+    Gateway(Arc<Gateway>),
+    /// Gateway API.
+    ReferenceGrant(Arc<ReferenceGrant>),
+    /// Gateway API.
+    BackendTlsPolicy(Arc<BackendTlsPolicy>),
+    /// Gateway API.
+    XBackendTrafficPolicy(Arc<XBackendTrafficPolicy>),
+    /// Gateway API.
+    HttpRoute(Arc<HttpRoute>),
+    /// Gateway API.
+    GrpcRoute(Arc<GrpcRoute>),
+    /// Gateway API.
+    TcpRoute(Arc<TcpRoute>),
+    /// Gateway API.
+    TlsRoute(Arc<TlsRoute>),
+    /// `networking.istio.io`.
+    VirtualService(Arc<VirtualService>),
+    /// `networking.istio.io`.
+    DestinationRule(Arc<DestinationRule>),
+    /// `telemetry.istio.io`.
+    Telemetry(Arc<Telemetry>),
+    /// `ambit.mesh`.
+    LocalRateLimit(Arc<LocalRateLimit>),
+    /// `linkerd.io`.
+    ServiceProfile(Arc<ServiceProfile>),
+    /// `policy.linkerd.io`.
+    LinkerdServer(Arc<LinkerdServer>),
+    /// `policy.linkerd.io`.
+    HttpLocalRateLimitPolicy(Arc<HttpLocalRateLimitPolicy>),
+    /// `split.smi-spec.io`.
+    TrafficSplit(Arc<TrafficSplit>),
+    /// `specs.smi-spec.io`.
+    HttpRouteGroup(Arc<HttpRouteGroup>),
+    /// A kind that is read only so that it can be said what to use instead.
+    Reported(Arc<Reported>),
     /// A policy document that can't be read in full; the enforcer of it must close.
     Broken(Arc<BrokenPolicy>),
 }
@@ -118,6 +168,30 @@ impl Object {
             Self::WorkloadEntry(o) => (Kind::WorkloadEntry, Some(&o.metadata)),
             Self::AuthorizationPolicy(o) => (Kind::AuthorizationPolicy, Some(&o.metadata)),
             Self::PeerAuthentication(o) => (Kind::PeerAuthentication, Some(&o.metadata)),
+            Self::ConfigMap(o) => (Kind::ConfigMap, Some(&o.metadata)),
+            Self::Secret(o) => (Kind::Secret, Some(&o.metadata)),
+            Self::RequestAuthentication(o) => (Kind::RequestAuthentication, Some(&o.metadata)),
+            Self::GatewayClass(o) => (Kind::GatewayClass, Some(&o.metadata)),
+            Self::Gateway(o) => (Kind::Gateway, Some(&o.metadata)),
+            Self::ReferenceGrant(o) => (Kind::ReferenceGrant, Some(&o.metadata)),
+            Self::BackendTlsPolicy(o) => (Kind::BackendTlsPolicy, Some(&o.metadata)),
+            Self::XBackendTrafficPolicy(o) => (Kind::XBackendTrafficPolicy, Some(&o.metadata)),
+            Self::HttpRoute(o) => (Kind::HttpRoute, Some(&o.metadata)),
+            Self::GrpcRoute(o) => (Kind::GrpcRoute, Some(&o.metadata)),
+            Self::TcpRoute(o) => (Kind::TcpRoute, Some(&o.metadata)),
+            Self::TlsRoute(o) => (Kind::TlsRoute, Some(&o.metadata)),
+            Self::VirtualService(o) => (Kind::VirtualService, Some(&o.metadata)),
+            Self::DestinationRule(o) => (Kind::DestinationRule, Some(&o.metadata)),
+            Self::Telemetry(o) => (Kind::Telemetry, Some(&o.metadata)),
+            Self::LocalRateLimit(o) => (Kind::LocalRateLimit, Some(&o.metadata)),
+            Self::ServiceProfile(o) => (Kind::ServiceProfile, Some(&o.metadata)),
+            Self::LinkerdServer(o) => (Kind::LinkerdServer, Some(&o.metadata)),
+            Self::HttpLocalRateLimitPolicy(o) => {
+                (Kind::HttpLocalRateLimitPolicy, Some(&o.metadata))
+            }
+            Self::TrafficSplit(o) => (Kind::TrafficSplit, Some(&o.metadata)),
+            Self::HttpRouteGroup(o) => (Kind::HttpRouteGroup, Some(&o.metadata)),
+            Self::Reported(o) => (o.kind, Some(&o.metadata)),
             Self::Broken(o) => (o.key.kind, None),
         }
     }

@@ -210,22 +210,13 @@ impl Item<'_> {
         item.read_object(Kind::MeshConfig, mesh::from_bare(value), loaded);
     }
 
-    /// A ConfigMap: the mesh's settings, or nothing that we read.
+    /// A ConfigMap: the mesh's settings, or texts that other objects refer to.
     fn read_config_map(&self, value: &Value, loaded: &mut Loaded) {
         let at = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
         let is_settings = at("/metadata/name").is_some_and(mesh::is_settings);
         let text = at("/data/mesh");
         let (true, Some(text)) = (is_settings, text) else {
-            loaded.problems.push(Problem {
-                message: format!("ConfigMap {} isn't read by Ambit yet", name_of(value)),
-                field: None,
-                ..self.problem(
-                    Code::KIND_NOT_READ,
-                    Severity::Info,
-                    &FieldPath::of(&["kind"]),
-                )
-            });
-            return;
+            return self.read_object(Kind::ConfigMap, value.clone(), loaded);
         };
         let mesh_path = FieldPath::of(&["data", "mesh"]);
         let key_line = self.line_of(&mesh_path);
@@ -394,11 +385,13 @@ impl Item<'_> {
 
     fn field_lines(&self, kind: Kind) -> FieldLines {
         let wanted: fn(&str) -> bool = match kind {
-            Kind::EndpointSlice | Kind::Node | Kind::ServiceAccount => {
-                return FieldLines::default();
-            }
+            Kind::EndpointSlice
+            | Kind::Node
+            | Kind::ServiceAccount
+            | Kind::MeshConfig
+            | Kind::ConfigMap
+            | Kind::Secret => return FieldLines::default(),
             Kind::Pod | Kind::Namespace => |key| key == "metadata",
-            Kind::MeshConfig => return FieldLines::default(),
             _ => |key| key != "status",
         };
         self.node

@@ -23,21 +23,23 @@ pub(super) enum Meaning {
 /// Finds out what is meant.
 pub(super) fn meaning(api_version: &str, kind: &str) -> Meaning {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    if let Some(ours) = Kind::ALL.into_iter().find(|ours| ours.as_str() == kind) {
-        return known_name(ours, group, version);
-    }
-    if group.is_empty() && kind == "ConfigMap" {
+    if group.is_empty() && kind == "ConfigMap" && version == "v1" {
         return Meaning::ConfigMap;
+    }
+    let ours = || Kind::ALL.iter().copied();
+    let named = || ours().filter(|ours| ours.as_str() == kind);
+    if let Some(ours) = named().find(|ours| ours.group() == group) {
+        return known_name(ours, group, version);
     }
     if is_foreign(group, kind) {
         return Meaning::NotRead;
     }
-    let candidates = Kind::ALL
-        .into_iter()
-        .filter(|ours| *ours != Kind::MeshConfig);
+    if let Some(ours) = named().next() {
+        return known_name(ours, group, version);
+    }
+    let candidates = ours().filter(|ours| *ours != Kind::MeshConfig && ours.group() == group);
     if let Some(near) = nearest(kind, candidates.map(Kind::as_str))
-        && let Some(ours) = Kind::ALL.into_iter().find(|ours| ours.as_str() == near)
-        && group == ours.group()
+        && let Some(ours) = ours().find(|ours| ours.as_str() == near && ours.group() == group)
     {
         return Meaning::Misspelt(ours);
     }
@@ -76,12 +78,13 @@ fn is_foreign(group: &str, kind: &str) -> bool {
 
 /// Groups whose kinds we know, so that a kind that isn't among them is a slip.
 fn is_known_group(group: &str) -> bool {
-    group.is_empty() || OTHERS.iter().any(|(known, _)| *known == group)
+    group.is_empty()
+        || OTHERS.iter().any(|(known, _)| *known == group)
+        || Kind::ALL.iter().any(|ours| ours.group() == group)
 }
 
 /// Kinds that manifests of a mesh commonly hold beside ours.
 const OTHERS: &[(&str, &str)] = &[
-    ("", "ConfigMap"),
     ("", "Endpoints"),
     ("", "Event"),
     ("", "LimitRange"),
@@ -90,7 +93,6 @@ const OTHERS: &[(&str, &str)] = &[
     ("", "PodTemplate"),
     ("", "ReplicationController"),
     ("", "ResourceQuota"),
-    ("", "Secret"),
     (
         "admissionregistration.k8s.io",
         "MutatingWebhookConfiguration",
@@ -115,36 +117,28 @@ const OTHERS: &[(&str, &str)] = &[
     ("batch", "Job"),
     ("certificates.k8s.io", "CertificateSigningRequest"),
     ("coordination.k8s.io", "Lease"),
-    ("extensions.istio.io", "WasmPlugin"),
-    ("gateway.networking.k8s.io", "BackendTLSPolicy"),
-    ("gateway.networking.k8s.io", "GRPCRoute"),
-    ("gateway.networking.k8s.io", "Gateway"),
-    ("gateway.networking.k8s.io", "GatewayClass"),
-    ("gateway.networking.k8s.io", "HTTPRoute"),
-    ("gateway.networking.k8s.io", "ReferenceGrant"),
-    ("gateway.networking.k8s.io", "TCPRoute"),
-    ("gateway.networking.k8s.io", "TLSRoute"),
+    ("gateway.networking.k8s.io", "ListenerSet"),
     ("gateway.networking.k8s.io", "UDPRoute"),
-    ("networking.istio.io", "DestinationRule"),
-    ("networking.istio.io", "EnvoyFilter"),
+    ("gateway.networking.x-k8s.io", "XListenerSet"),
+    ("gateway.networking.x-k8s.io", "XMesh"),
     ("networking.istio.io", "Gateway"),
-    ("networking.istio.io", "ProxyConfig"),
-    ("networking.istio.io", "Sidecar"),
-    ("networking.istio.io", "VirtualService"),
     ("networking.istio.io", "WorkloadGroup"),
+    ("install.istio.io", "IstioOperator"),
+    ("monitoring.coreos.com", "PodMonitor"),
+    ("monitoring.coreos.com", "PrometheusRule"),
+    ("monitoring.coreos.com", "ServiceMonitor"),
     ("networking.k8s.io", "Ingress"),
     ("networking.k8s.io", "IngressClass"),
     ("networking.k8s.io", "NetworkPolicy"),
     ("policy", "PodDisruptionBudget"),
+    ("policy.linkerd.io", "ExternalWorkload"),
     ("rbac.authorization.k8s.io", "ClusterRole"),
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"),
     ("rbac.authorization.k8s.io", "Role"),
     ("rbac.authorization.k8s.io", "RoleBinding"),
     ("scheduling.k8s.io", "PriorityClass"),
-    ("security.istio.io", "RequestAuthentication"),
     ("storage.k8s.io", "CSIDriver"),
     ("storage.k8s.io", "StorageClass"),
-    ("telemetry.istio.io", "Telemetry"),
 ];
 
 #[cfg(test)]
@@ -192,10 +186,30 @@ mod tests {
                 WrongVersion(Kind::AuthorizationPolicy),
             ),
             ("apps/v1", "Pod", WrongVersion(Kind::Pod)),
-            ("policy.linkerd.io/v1beta3", "AuthorizationPolicy", NotRead),
+            (
+                "policy.linkerd.io/v1alpha1",
+                "AuthorizationPolicy",
+                Ours(Kind::LinkerdAuthorizationPolicy),
+            ),
             ("serving.knative.dev/v1", "Service", NotRead),
             ("apps/v1", "Deployment", NotRead),
-            ("gateway.networking.k8s.io/v1", "HTTPRoute", NotRead),
+            (
+                "gateway.networking.k8s.io/v1",
+                "HTTPRoute",
+                Ours(Kind::HttpRoute),
+            ),
+            (
+                "policy.linkerd.io/v1beta3",
+                "HTTPRoute",
+                Ours(Kind::LinkerdHttpRoute),
+            ),
+            ("networking.istio.io/v1", "Gateway", NotRead),
+            (
+                "split.smi-spec.io/v1alpha1",
+                "TrafficSplit",
+                Ours(Kind::TrafficSplit),
+            ),
+            ("v1", "Secret", Ours(Kind::Secret)),
             ("example.org/v1", "Widget", NotRead),
             (
                 "security.istio.io/v1",

@@ -5,9 +5,17 @@ use serde_json::Value;
 
 use super::path::{FieldPath, Step};
 use crate::core::{EndpointSlice, Namespace, Node, ObjectMeta, Pod, Service, ServiceAccount};
+use crate::data::ReportedShape;
+use crate::gateway::{
+    BackendTlsPolicySpec, GatewayClassSpec, GatewaySpec, GrpcRouteSpec, HttpRouteSpec,
+    ReferenceGrantSpec, TcpRouteSpec, TlsRouteSpec, XBackendTrafficPolicySpec,
+};
 use crate::{
-    AuthorizationPolicySpec, IstioStatus, Kind, PeerAuthenticationSpec, ServiceEntrySpec,
-    ServiceEntryStatus, WorkloadEntrySpec,
+    AuthorizationPolicySpec, ConfigMap, DestinationRuleSpec, HttpLocalRateLimitPolicySpec,
+    HttpRouteGroupSpec, IstioStatus, Kind, LinkerdServerSpec, LocalRateLimitSpec,
+    PeerAuthenticationSpec, RequestAuthenticationSpec, Secret, ServiceEntrySpec,
+    ServiceEntryStatus, ServiceProfileSpec, TelemetrySpec, TrafficSplitSpec, VirtualServiceSpec,
+    WorkloadEntrySpec,
 };
 
 /// The schema of a kind, for questions about field names.
@@ -30,6 +38,28 @@ impl Fields {
             Kind::WorkloadEntry => custom::<WorkloadEntrySpec, IstioStatus>(),
             Kind::AuthorizationPolicy => custom::<AuthorizationPolicySpec, IstioStatus>(),
             Kind::PeerAuthentication => custom::<PeerAuthenticationSpec, IstioStatus>(),
+            Kind::ConfigMap => schema::<ConfigMap>(),
+            Kind::Secret => schema::<Secret>(),
+            Kind::RequestAuthentication => custom::<RequestAuthenticationSpec, IstioStatus>(),
+            Kind::GatewayClass => custom::<GatewayClassSpec, IstioStatus>(),
+            Kind::Gateway => custom::<GatewaySpec, IstioStatus>(),
+            Kind::ReferenceGrant => custom::<ReferenceGrantSpec, IstioStatus>(),
+            Kind::BackendTlsPolicy => custom::<BackendTlsPolicySpec, IstioStatus>(),
+            Kind::XBackendTrafficPolicy => custom::<XBackendTrafficPolicySpec, IstioStatus>(),
+            Kind::HttpRoute => custom::<HttpRouteSpec, IstioStatus>(),
+            Kind::GrpcRoute => custom::<GrpcRouteSpec, IstioStatus>(),
+            Kind::TcpRoute => custom::<TcpRouteSpec, IstioStatus>(),
+            Kind::TlsRoute => custom::<TlsRouteSpec, IstioStatus>(),
+            Kind::VirtualService => custom::<VirtualServiceSpec, IstioStatus>(),
+            Kind::DestinationRule => custom::<DestinationRuleSpec, IstioStatus>(),
+            Kind::Telemetry => custom::<TelemetrySpec, IstioStatus>(),
+            Kind::LocalRateLimit => custom::<LocalRateLimitSpec, IstioStatus>(),
+            Kind::ServiceProfile => custom::<ServiceProfileSpec, IstioStatus>(),
+            Kind::LinkerdServer => custom::<LinkerdServerSpec, IstioStatus>(),
+            Kind::HttpLocalRateLimitPolicy => custom::<HttpLocalRateLimitPolicySpec, IstioStatus>(),
+            Kind::TrafficSplit => custom::<TrafficSplitSpec, IstioStatus>(),
+            Kind::HttpRouteGroup => custom::<HttpRouteGroupSpec, IstioStatus>(),
+            _ => schema::<ReportedShape>(),
         };
         Self { root }
     }

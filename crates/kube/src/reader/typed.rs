@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::path::FieldPath;
+use crate::data::ReportedShape;
 use crate::{Kind, Object};
 
 /// What came of a value.
@@ -40,6 +41,40 @@ pub(super) fn object(kind: Kind, value: &Value) -> Typed {
         Kind::WorkloadEntry => typed(value, Object::WorkloadEntry),
         Kind::AuthorizationPolicy => typed(value, Object::AuthorizationPolicy),
         Kind::PeerAuthentication => typed(value, Object::PeerAuthentication),
+        Kind::ConfigMap => typed(value, Object::ConfigMap),
+        Kind::Secret => typed(value, Object::Secret),
+        Kind::RequestAuthentication => typed(value, Object::RequestAuthentication),
+        Kind::GatewayClass => typed(value, Object::GatewayClass),
+        Kind::Gateway => typed(value, Object::Gateway),
+        Kind::ReferenceGrant => typed(value, Object::ReferenceGrant),
+        Kind::BackendTlsPolicy => typed(value, Object::BackendTlsPolicy),
+        Kind::XBackendTrafficPolicy => typed(value, Object::XBackendTrafficPolicy),
+        Kind::HttpRoute => typed(value, Object::HttpRoute),
+        Kind::GrpcRoute => typed(value, Object::GrpcRoute),
+        Kind::TcpRoute => typed(value, Object::TcpRoute),
+        Kind::TlsRoute => typed(value, Object::TlsRoute),
+        Kind::VirtualService => typed(value, Object::VirtualService),
+        Kind::DestinationRule => typed(value, Object::DestinationRule),
+        Kind::Telemetry => typed(value, Object::Telemetry),
+        Kind::LocalRateLimit => typed(value, Object::LocalRateLimit),
+        Kind::ServiceProfile => typed(value, Object::ServiceProfile),
+        Kind::LinkerdServer => typed(value, Object::LinkerdServer),
+        Kind::HttpLocalRateLimitPolicy => typed(value, Object::HttpLocalRateLimitPolicy),
+        Kind::TrafficSplit => typed(value, Object::TrafficSplit),
+        Kind::HttpRouteGroup => typed(value, Object::HttpRouteGroup),
+        Kind::Sidecar
+        | Kind::EnvoyFilter
+        | Kind::ProxyConfig
+        | Kind::WasmPlugin
+        | Kind::TrafficExtension
+        | Kind::LinkerdAuthorizationPolicy
+        | Kind::ServerAuthorization
+        | Kind::MeshTlsAuthentication
+        | Kind::NetworkAuthentication
+        | Kind::EgressNetwork
+        | Kind::LinkerdHttpRoute => typed(value, |shape: Arc<ReportedShape>| {
+            Object::Reported(shape.of(kind))
+        }),
     }
 }
 
