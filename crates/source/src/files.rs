@@ -141,11 +141,48 @@ fn walk(directory: &Path, above: &mut Vec<(u64, u64)>, listing: &mut Listing) {
     }
 }
 
+/// What is at a path below the root.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// A manifest.
+    File(Stamp),
+    /// Nothing.
+    Nothing,
+    /// Something that a listing would leave out.
+    NotOurs,
+    /// Only a listing can tell: a directory, a fault, or about as many files as there may be.
+    Unclear,
+}
+
+/// Looks at one path that a notification named; `known` files are known.
+pub(crate) fn place(root: &Path, path: &Path, known: usize) -> Place {
+    let Ok(below) = path.strip_prefix(root) else {
+        return Place::Unclear;
+    };
+    let hidden =
+        |part: std::path::Component<'_>| part.as_os_str().as_encoded_bytes().starts_with(b".");
+    if below.components().any(hidden) || !is_manifest(path) {
+        return Place::NotOurs;
+    }
+    if known + 1 >= MAX_FILES || below.components().count() > MAX_DEPTH {
+        return Place::Unclear;
+    }
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => Place::File(Stamp::of(&metadata)),
+        // A link that leads nowhere is nothing, too.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match root.is_dir() {
+            true => Place::Nothing,
+            false => Place::Unclear,
+        },
+        Ok(_) | Err(_) => Place::Unclear,
+    }
+}
+
 fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-fn is_manifest(path: &Path) -> bool {
+pub(crate) fn is_manifest(path: &Path) -> bool {
     path.extension().is_some_and(|extension| {
         ["yaml", "yml", "json"]
             .iter()

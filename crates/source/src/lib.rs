@@ -10,6 +10,7 @@
 
 mod files;
 mod manifests;
+mod notes;
 mod scanner;
 mod watch;
 

@@ -1,12 +1,13 @@
 //! One look at the directory after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ambit_kube::Change;
 
-use crate::files::{Stamp, list};
+use crate::files::{Place, Stamp, list, place};
 use crate::manifests::Manifests;
+use crate::notes::Look;
 
 /// What was last seen of a directory.
 #[derive(Debug)]
@@ -31,10 +32,38 @@ impl Scanner {
         &self.root
     }
 
-    /// Looks at everything and says what changed; blocks on the disk.
+    /// Looks and says what changed; blocks on the disk.
+    pub(crate) fn look(&mut self, look: &Look) -> Vec<Change> {
+        match look {
+            Look::At(paths) if self.synced && self.look_at(paths) => self.manifests.changes(),
+            Look::At(_) => self.scan(&BTreeSet::new()),
+            Look::Everything { but } => self.scan(but),
+        }
+    }
+
+    /// Looks at some files. False if that isn't enough.
+    fn look_at(&mut self, paths: &BTreeSet<PathBuf>) -> bool {
+        for path in paths {
+            match place(&self.root, path, self.stamps.len()) {
+                Place::File(stamp) => {
+                    self.manifests.add_file(path);
+                    self.stamps.insert(path.clone(), stamp);
+                }
+                Place::Nothing => {
+                    self.stamps.remove(path);
+                    self.manifests.remove_file(path);
+                }
+                Place::NotOurs => {}
+                Place::Unclear => return false,
+            }
+        }
+        true
+    }
+
+    /// Looks at everything but some files, of which what is known stays.
     ///
     /// The first look at a directory that is there ends with [`Change::Synced`].
-    pub(crate) fn scan(&mut self) -> Vec<Change> {
+    fn scan(&mut self, but: &BTreeSet<PathBuf>) -> Vec<Change> {
         let listing = list(&self.root);
         let is_out_of_sight = |path: &Path| {
             listing
@@ -52,12 +81,12 @@ impl Scanner {
             self.stamps.remove(&path);
             self.manifests.remove_file(&path);
         }
+        // At the start nothing is known: what is half written is better than nothing.
+        let is_left_out = |path: &Path| self.synced && but.contains(path);
         for (path, stamp) in &listing.files {
-            if !self
-                .stamps
-                .get(path)
-                .is_some_and(|before| stamp.is_same_as(before))
-            {
+            let before = self.stamps.get(path);
+            let same = before.is_some_and(|before| stamp.is_same_as(before));
+            if !same && !is_left_out(path) {
                 self.manifests.add_file(path);
                 self.stamps.insert(path.clone(), *stamp);
             }

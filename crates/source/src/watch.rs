@@ -1,22 +1,24 @@
 //! Notices that the directory changes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_kube::Change;
 use ambit_runtime::Scope;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
+use crate::notes::{Look, Notes};
 use crate::scanner::Scanner;
 
 /// A directory of manifests as a source of changes.
 #[derive(Debug, Clone)]
 pub struct DirSource {
     dir: PathBuf,
-    settle: Duration,
     rescan: Duration,
 }
 
@@ -25,7 +27,6 @@ impl DirSource {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
-            settle: SETTLE,
             rescan: RESCAN,
         }
     }
@@ -44,13 +45,17 @@ impl DirSource {
     }
 
     async fn serve(self, tx: mpsc::Sender<Vec<Change>>) {
-        // One pending event is as good as a thousand: each makes us look at everything.
-        let (dirty, mut events) = mpsc::channel(1);
-        let mut watch = Watch::new(&self.dir, dirty);
+        let noted = Noted::default();
+        let mut watch = Watch::new(&self.dir, noted.clone());
         let mut scanner = Scanner::new(self.dir.clone());
+        let mut look = noted.everything();
+        let mut rescan = Instant::now() + self.rescan;
         loop {
-            watch.ensure(scanner.root());
-            let Some((back, changes)) = scan(scanner).await else {
+            if matches!(look, Look::Everything { .. }) {
+                watch.ensure(scanner.root());
+                rescan = Instant::now() + self.rescan;
+            }
+            let Some((back, changes)) = scan(scanner, look).await else {
                 return;
             };
             scanner = back;
@@ -60,28 +65,68 @@ impl DirSource {
                     return;
                 }
             }
-            let next = Instant::now() + self.rescan;
             tokio::select! {
-                () = sleep_until(next) => {}
-                Some(()) = events.recv() => self.settle(&mut events).await,
+                next = noted.next(rescan) => look = next,
                 () = tx.closed() => return,
             }
         }
     }
+}
 
-    /// Waits until nothing has happened for a moment, so that a file is read when its writer is done.
-    async fn settle(&self, events: &mut mpsc::Receiver<()>) {
-        let latest = Instant::now() + MAX_SETTLE;
-        while Instant::now() < latest
-            && matches!(timeout(self.settle, events.recv()).await, Ok(Some(())))
-        {}
+/// What the system has told, shared with the thread that listens to it.
+#[derive(Clone, Default)]
+struct Noted(Arc<(Mutex<Notes>, Notify)>);
+
+impl Noted {
+    fn take(&self, event: &notify::Event) {
+        let (notes, notify) = &*self.0;
+        if notes.lock().take(event, std::time::Instant::now()) {
+            notify.notify_one();
+        }
+    }
+
+    fn everything(&self) -> Look {
+        self.0.0.lock().everything()
+    }
+
+    /// What to look at next: at everything at `rescan`, sooner at what was noted. What happens together is looked at
+    /// together.
+    async fn next(&self, rescan: Instant) -> Look {
+        let (notes, notify) = &*self.0;
+        let mut gathered = false;
+        loop {
+            let now = Instant::now();
+            if now >= rescan {
+                // What was noted is part of it.
+                let mut notes = notes.lock();
+                notes.look(now.into_std());
+                return notes.everything();
+            }
+            if gathered && let Some(look) = notes.lock().look(now.into_std()) {
+                return look;
+            }
+            let due = notes.lock().due().map(Instant::from_std);
+            if timeout_at(due.unwrap_or(rescan).min(rescan), notify.notified())
+                .await
+                .is_ok()
+            {
+                gather(notify).await;
+            }
+            gathered = true;
+        }
     }
 }
 
+/// Waits until nothing more is told for a moment.
+async fn gather(told: &Notify) {
+    let latest = Instant::now() + GATHER_AT_MOST;
+    while Instant::now() < latest && timeout(GATHER, told.notified()).await.is_ok() {}
+}
+
 /// One look, off the runtime's threads. None only when the look itself panicked.
-async fn scan(mut scanner: Scanner) -> Option<(Scanner, Vec<Change>)> {
+async fn scan(mut scanner: Scanner, look: Look) -> Option<(Scanner, Vec<Change>)> {
     let look = tokio::task::spawn_blocking(move || {
-        let changes = scanner.scan();
+        let changes = scanner.look(&look);
         (scanner, changes)
     });
     match look.await {
@@ -101,11 +146,10 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(dir: &Path, dirty: mpsc::Sender<()>) -> Self {
+    fn new(dir: &Path, noted: Noted) -> Self {
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let matters = event.is_ok_and(|event| !event.kind.is_access());
-            if matters && dirty.try_send(()).is_err() {
-                // Full: a look is due anyway. Closed: nobody listens any more.
+            if let Ok(event) = event {
+                noted.take(&event);
             }
         });
         let watcher = watcher
@@ -138,10 +182,10 @@ impl Watch {
     }
 }
 
-/// Quiet for this long, and the writer is taken to be done.
-const SETTLE: Duration = Duration::from_millis(100);
-/// Whatever happens in the directory, a change is seen after this long.
-const MAX_SETTLE: Duration = Duration::from_secs(1);
+/// Quiet for this long, and what happened together is over;
+const GATHER: Duration = Duration::from_millis(2);
+/// or after this long.
+const GATHER_AT_MOST: Duration = Duration::from_millis(10);
 /// Links into other directories, lost notifications: seen after this long.
 const RESCAN: Duration = Duration::from_secs(2);
 
