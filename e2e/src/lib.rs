@@ -11,7 +11,9 @@
 
 pub mod bench;
 pub mod cluster;
+pub mod conformance;
 pub mod demo;
+pub mod http;
 pub mod kubelet;
 pub mod kubeproxy;
 pub mod load;
