@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ambit_state::{Authority, OutboundRoute, RouteError, Service, View, Workload};
+use ambit_state::{Authority, InboundRoute, OutboundRoute, RouteError, Service, View, Workload};
 
 use crate::pod::PodProxy;
 
@@ -23,9 +23,8 @@ pub(crate) fn inbound(
     local: &Workload,
     accepted_on: IpAddr,
     authority: &Authority,
-) -> Result<SocketAddr, RouteError> {
+) -> Result<InboundRoute, RouteError> {
     view.route_inbound(local, accepted_on, authority)
-        .map(|route| route.dial)
 }
 
 /// Whether plaintext to this address may be passed on at all.

@@ -54,6 +54,9 @@ pub(crate) enum FlowError {
     /// connect: the client's tunnel went away before it was answered.
     #[error("answer CONNECT")]
     Answer(#[source] StreamError),
+    /// connect: the application didn't take the PROXY protocol header.
+    #[error("PROXY protocol header")]
+    Announce(#[source] io::Error),
     /// copy.
     #[error(transparent)]
     Relay(RelayError),
@@ -66,7 +69,7 @@ impl FlowError {
     /// The one name of this failure.
     pub(crate) fn reason(&self) -> FlowReason {
         match self {
-            Self::Accepted(_) | Self::Answer(_) => FlowReason::PeerUnreachable,
+            Self::Accepted(_) | Self::Answer(_) | Self::Announce(_) => FlowReason::PeerUnreachable,
             Self::Handshake(error) => error.reason(),
             Self::Request(error) => error.reason(),
             Self::NoIdentity(_) => FlowReason::CertificateUnavailable,

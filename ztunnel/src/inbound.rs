@@ -1,14 +1,15 @@
 //! HBONE ingress, port 15008 (`ztunnel-contract` 3.3).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use ambit_hbone::{self as hbone, Baggage, InboundStream, ServerConnection, serve_tls};
-use ambit_state::{Authority, View};
+use ambit_state::{Authority, InboundRoute, View};
 use ambit_types::{Direction, SpiffeId};
 use tokio::net::TcpStream;
 
+use crate::announce::Announcement;
 use crate::copy::copy;
 use crate::error::FlowError;
 use crate::flow::OpenFlow;
@@ -87,14 +88,14 @@ async fn streams(proxy: &Arc<PodProxy>, mut connection: Box<ServerConnection>, p
 async fn serve_stream(proxy: Arc<PodProxy>, stream: Box<InboundStream>, peer: Arc<Peer>) {
     let accepted = Instant::now();
     // Boxed: what setting up needs isn't kept while bytes flow.
-    let flow = match Box::pin(open(&proxy, &stream, &peer, accepted)).await {
-        Ok(flow) => flow,
+    let (flow, proxied) = match Box::pin(open(&proxy, &stream, &peer, accepted)).await {
+        Ok(opened) => opened,
         Err(error) => {
             stream.reject(error.reason().connect_status());
             return proxy.refuse(Direction::Inbound, peer.src, peer.local, &error);
         }
     };
-    let (tunnel, app) = match Box::pin(admit(&proxy, &flow)).await {
+    let (tunnel, mut app) = match Box::pin(admit(&proxy, &flow, proxied.is_some())).await {
         Ok(app) => match stream.accept(answer(&proxy, &flow).as_deref()) {
             Ok(tunnel) => (tunnel, app),
             Err(error) => return flow.end(Err(FlowError::Answer(error))),
@@ -104,21 +105,28 @@ async fn serve_stream(proxy: Arc<PodProxy>, stream: Box<InboundStream>, peer: Ar
             return flow.end(Err(error));
         }
     };
+    if let Some(destination) = proxied
+        && let Err(error) = Box::pin(announce(&flow, destination, &mut app)).await
+    {
+        return flow.end(Err(error));
+    }
     let end = copy(flow.flow(), tunnel, app).await;
     flow.end(end);
 }
 
-/// Knows the pod and the port, and registers the flow.
+/// Knows the pod and the port, and registers the flow; also what the
+/// application is to be told of the destination, if it expects that.
 async fn open(
     proxy: &PodProxy,
     stream: &InboundStream,
     peer: &Peer,
     accepted: Instant,
-) -> Result<OpenFlow, FlowError> {
+) -> Result<(OpenFlow, Option<SocketAddr>), FlowError> {
     let local = proxy.identify().destination().await?;
     let view = proxy.node.state.view();
     let authority = authority(&stream.authority);
-    let dial = decide::inbound(&view, &local, peer.local.ip(), &authority)?;
+    let InboundRoute { dial, proxied } =
+        decide::inbound(&view, &local, peer.local.ip(), &authority)?;
     let host = stream
         .forwarded
         .as_ref()
@@ -138,17 +146,46 @@ async fn open(
         service,
         accepted,
     };
-    Ok(proxy.flows.open(facts, &proxy.node.telling))
+    Ok((proxy.flows.open(facts, &proxy.node.telling), proxied))
 }
 
-/// Authorizes, then dials the application with the client's address.
-async fn admit(proxy: &PodProxy, flow: &OpenFlow) -> Result<TcpStream, FlowError> {
+/// Authorizes, then dials the application: with the client's address, or over
+/// loopback if it learns that address otherwise.
+async fn admit(proxy: &PodProxy, flow: &OpenFlow, proxied: bool) -> Result<TcpStream, FlowError> {
     proxy.authorize(flow)?;
     let facts = &flow.flow().facts;
+    let (client, dst) = if proxied && proxy.node.localhost_app_tunnel {
+        let loopback: IpAddr = match facts.actual {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        (loopback, SocketAddr::new(loopback, facts.actual.port()))
+    } else {
+        (facts.src.ip(), facts.actual)
+    };
     tokio::select! {
         biased;
         () = flow.flow().was_cut() => Err(FlowError::PolicyClosed),
-        dialled = connect::application(proxy, facts.src.ip(), facts.actual) => dialled,
+        dialled = connect::application(proxy, client, dst) => dialled,
+    }
+}
+
+/// The PROXY protocol header, after the 200 and before any data.
+async fn announce(
+    flow: &OpenFlow,
+    destination: SocketAddr,
+    app: &mut TcpStream,
+) -> Result<(), FlowError> {
+    let facts = &flow.flow().facts;
+    let announcement = Announcement {
+        source: facts.src,
+        destination,
+        identity: facts.source_id.as_ref(),
+    };
+    tokio::select! {
+        biased;
+        () = flow.flow().was_cut() => Err(FlowError::PolicyClosed),
+        written = announcement.write(app) => written.map_err(FlowError::Announce),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod enrol;
 
 mod accept;
 mod admin;
+mod announce;
 mod authorize;
 mod certificates;
 mod cli;

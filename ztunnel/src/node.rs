@@ -24,6 +24,8 @@ pub(crate) struct Node {
     pub(crate) network: Arc<str>,
     /// `ENABLE_RESPONSE_BAGGAGE`.
     pub(crate) response_baggage: bool,
+    /// `LOCALHOST_APP_TUNNEL`.
+    pub(crate) localhost_app_tunnel: bool,
     /// `AUTHZ_POLICY_INFO_LOGGING`.
     pub(crate) authz_info: bool,
     pub(crate) control_plane: ControlPlane,

@@ -252,6 +252,7 @@ fn know(config: &Config, scope: &Scope, ready: ReadyGuard) -> anyhow::Result<Kno
         limits: config.limits,
         network: config.node.network.as_str().into(),
         response_baggage: config.pod.response_baggage,
+        localhost_app_tunnel: config.pod.localhost_app_tunnel,
         authz_info: config.authz_info_logging,
         control_plane,
     });

@@ -20,6 +20,9 @@ pub(crate) struct Wanted<'a> {
     pub(crate) port: u16,
     /// The address that the application dialled.
     pub(crate) dialled: IpAddr,
+    /// It is a waypoint's service, which need not list the port if the endpoint
+    /// stands behind a tunnel (`ztunnel-contract` 3.5).
+    pub(crate) is_waypoint: bool,
 }
 
 /// A usable endpoint of a service.
@@ -123,7 +126,11 @@ impl Wanted<'_> {
     /// The endpoint's own port, then the service's, then, for an application
     /// behind a tunnel port, the service port itself (`ztunnel-contract` 3.2).
     fn target_port(&self, endpoint: &Workload) -> Option<u16> {
-        let of_service = self.service.ports.target(self.port)?;
+        let of_service = match self.service.ports.target(self.port) {
+            Some(target) => target,
+            None if self.is_waypoint && endpoint.application_tunnel.is_some() => self.port,
+            None => return None,
+        };
         let of_endpoint = endpoint
             .ports_in(&self.service.key)
             .and_then(|ports| ports.target(self.port));

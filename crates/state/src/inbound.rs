@@ -11,7 +11,7 @@ use ambit_types::{FlowReason, canonical_socket};
 use crate::lookup::Found;
 use crate::model::{GatewayAddress, Service, TunnelProtocol, Workload};
 use crate::network::pick;
-use crate::route::{Feature, InboundRoute, RouteError};
+use crate::route::{InboundRoute, RouteError};
 use crate::view::View;
 
 /// The `:authority` of a CONNECT: an address, or a host and a port.
@@ -109,21 +109,15 @@ impl View {
             Authority::Host { host, port } => self.port_of_host(local, host, *port)?,
         };
         self.legal(SocketAddr::new(local_ip, port))?;
-        let port = match local.application_tunnel {
-            None => port,
-            Some(tunnel) => match tunnel.protocol {
-                TunnelProtocol::None => tunnel.port.unwrap_or(port),
-                TunnelProtocol::Proxy => {
-                    return Err(RouteError::Unsupported {
-                        feature: Feature::ProxyTunnels,
-                        needed_by: Arc::clone(&local.uid.0),
-                    });
-                }
-            },
-        };
+        let tunnel = local.application_tunnel;
+        let port = tunnel.and_then(|tunnel| tunnel.port).unwrap_or(port);
         let dial = SocketAddr::new(local_ip, port);
         self.legal(dial)?;
-        Ok(InboundRoute { dial })
+        let proxied = match tunnel.map(|tunnel| tunnel.protocol) {
+            Some(TunnelProtocol::Proxy) => Some(self.announced(local, authority)?),
+            Some(TunnelProtocol::None) | None => None,
+        };
+        Ok(InboundRoute { dial, proxied })
     }
 
     /// Decides where captured plaintext goes: to where it was sent (3.4).
@@ -133,7 +127,10 @@ impl View {
     pub fn route_inbound_passthrough(&self, dst: SocketAddr) -> Result<InboundRoute, RouteError> {
         let dial = canonical_socket(dst);
         self.legal(dial)?;
-        Ok(InboundRoute { dial })
+        Ok(InboundRoute {
+            dial,
+            proxied: None,
+        })
     }
 
     /// The service that an inbound connection is counted for: the one that the
@@ -195,6 +192,21 @@ impl View {
             }
             None => false,
         }
+    }
+
+    /// What a PROXY protocol header calls the destination: the authority's
+    /// address, or the virtual address of the service that it names, in our own
+    /// network and of IPv4 rather than not.
+    fn announced(&self, local: &Workload, authority: &Authority) -> Result<SocketAddr, RouteError> {
+        let (host, port) = match authority {
+            Authority::Address(addr) => return Ok(canonical_socket(*addr)),
+            Authority::Host { host, port } => (host, *port),
+        };
+        let service = self.service_named(host, Some(&local.namespace));
+        let vips = service.into_iter().flat_map(|service| &service.vips);
+        let best = vips.min_by_key(|vip| (vip.network != self.config.network, vip.ip.is_ipv6()));
+        best.map(|vip| SocketAddr::new(vip.ip, port))
+            .ok_or_else(|| RouteError::NoAddress(Arc::clone(host)))
     }
 
     /// The port that a hostname authority leads to here: this workload's own,

@@ -8,8 +8,8 @@
 //! the decisions are its sections 2.2, 2.3 and 3.
 //!
 //! Left out on purpose: opening connections, and anything that outlives one
-//! view. Waypoints, other networks and workloads found by DNS have their rows
-//! in the decision and are refused by name; no connection goes round them.
+//! view. Other networks and workloads found by DNS have their rows in the
+//! decision and are refused by name; no connection goes round them.
 //!
 //! ```
 //! use ambit_state::{OutboundRoute, StateConfig, StaticConfig, new};

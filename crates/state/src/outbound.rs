@@ -8,7 +8,9 @@ use rand::{Rng, RngExt};
 
 use crate::balance::{Chosen, Wanted, pick_ip};
 use crate::lookup::Found;
-use crate::model::{GatewayAddress, LoadBalancingMode, Protocol, Service, Workload};
+use crate::model::{
+    GatewayAddress, GatewayDestination, LoadBalancingMode, Protocol, Service, Workload,
+};
 use crate::route::{Feature, OutboundRoute, RouteError, Row};
 use crate::trace::{RouteStep, RouteTracer};
 use crate::view::View;
@@ -56,7 +58,7 @@ impl View {
         let workload = self.workload_at(network, dst.ip());
         tracer.step(RouteStep::Found(workload.map(Found::Workload)));
         match workload {
-            Some(workload) => self.to_workload(source, workload, dst, tracer),
+            Some(workload) => self.to_workload(source, workload, dst, rng, tracer),
             None => {
                 let row = Row::UnknownDestination;
                 tracer.step(RouteStep::Decided(row));
@@ -77,8 +79,12 @@ impl View {
         tracer: &mut T,
     ) -> Result<OutboundRoute, RouteError> {
         if let Some(waypoint) = sample_waypoint(service, rng) {
-            tracer.step(RouteStep::Decided(Row::ServiceWaypoint));
-            return Err(self.refuse_waypoint(waypoint, &service.key.to_string()));
+            let via = Via {
+                row: Row::ServiceWaypoint,
+                waypoint,
+                service: Some(service),
+            };
+            return self.to_waypoint(source, via, dst, rng, tracer);
         }
         if service.load_balancing.mode == LoadBalancingMode::Passthrough {
             let row = Row::ServicePassthrough;
@@ -90,6 +96,7 @@ impl View {
             service,
             port: dst.port(),
             dialled: dst.ip(),
+            is_waypoint: false,
         };
         let endpoints = self.endpoints.get(&service.key);
         if T::ENABLED {
@@ -112,14 +119,19 @@ impl View {
         source: &Workload,
         workload: &Arc<Workload>,
         dst: SocketAddr,
+        rng: &mut (impl Rng + ?Sized),
         tracer: &mut T,
     ) -> Result<OutboundRoute, RouteError> {
         if workload.network == source.network
             && let Some(waypoint) = &workload.waypoint
             && !self.is_one_of(source, waypoint)
         {
-            tracer.step(RouteStep::Decided(Row::WorkloadWaypoint));
-            return Err(self.refuse_waypoint(waypoint, workload.uid.as_str()));
+            let via = Via {
+                row: Row::WorkloadWaypoint,
+                waypoint,
+                service: None,
+            };
+            return self.to_waypoint(source, via, dst, rng, tracer);
         }
         let chosen = Chosen {
             workload,
@@ -156,6 +168,7 @@ impl View {
             Protocol::Hbone => {
                 tracer.step(RouteStep::Decided(Row::Hbone));
                 OutboundRoute::Hbone {
+                    row: Row::Hbone,
                     dial: SocketAddr::new(ip, self.config.hbone_port),
                     authority: target.to_string(),
                     expected: expected(workload, service.as_deref()),
@@ -174,16 +187,56 @@ impl View {
         })
     }
 
-    /// Waypoints are refused by name: a known one because this build can't use
-    /// it, any other because it can't be found or has no endpoint.
-    fn refuse_waypoint(&self, waypoint: &GatewayAddress, needed_by: &str) -> RouteError {
-        if self.gateway_workloads(waypoint).next().is_none() {
-            return RouteError::UnknownWaypoint(waypoint.to_string().into());
+    /// Rows 3 and 8: the next hop is a waypoint, whatever it says of itself. One
+    /// that can't be found or has no usable endpoint is refused by name; there
+    /// is no way round it.
+    fn to_waypoint<T: RouteTracer>(
+        &self,
+        source: &Workload,
+        via: Via<'_>,
+        dst: SocketAddr,
+        rng: &mut (impl Rng + ?Sized),
+        tracer: &mut T,
+    ) -> Result<OutboundRoute, RouteError> {
+        tracer.step(RouteStep::Decided(via.row));
+        let unknown = || RouteError::UnknownWaypoint(via.waypoint.to_string().into());
+        // Named by address, it is reached by that address's family, else by
+        // the caller's.
+        let dialled = match &via.waypoint.destination {
+            GatewayDestination::Address(address) => address.ip.to_canonical(),
+            GatewayDestination::Hostname(_) => dst.ip(),
+        };
+        let port = via.waypoint.hbone_mtls_port;
+        let (chosen, its_service) = match self.gateway(via.waypoint).ok_or_else(unknown)? {
+            Found::Workload(workload) => (Chosen { workload, port }, None),
+            Found::Service(service) => {
+                let wanted = Wanted {
+                    source,
+                    service,
+                    port,
+                    dialled,
+                    is_waypoint: true,
+                };
+                let endpoints = self.endpoints.get(&service.key).ok_or_else(unknown)?;
+                let chosen = wanted.choose(endpoints, rng).ok_or_else(unknown)?;
+                (chosen, Some(service))
+            }
+        };
+        let Chosen { workload, port } = chosen;
+        tracer.step(RouteStep::Chosen(workload));
+        if workload.network != source.network {
+            return Err(other_network(workload));
         }
-        RouteError::Unsupported {
-            feature: Feature::Waypoints,
-            needed_by: needed_by.into(),
-        }
+        let families = its_service.and_then(|service| service.ip_families);
+        let ip = pick_ip(workload, families, dialled).ok_or_else(unknown)?;
+        Ok(OutboundRoute::Hbone {
+            row: via.row,
+            dial: SocketAddr::new(ip, port),
+            authority: dst.to_string(),
+            expected: expected(workload, its_service.map(AsRef::as_ref)),
+            workload: Arc::clone(workload),
+            service: via.service.cloned(),
+        })
     }
 
     /// True if a workload is one of a waypoint's own: identity and address
@@ -209,6 +262,14 @@ impl View {
         let endpoints = service.map(|service| self.endpoints(&service.key));
         one.into_iter().chain(endpoints.into_iter().flatten())
     }
+}
+
+/// A waypoint on the way, by which row, and the service that is behind it.
+#[derive(Clone, Copy)]
+struct Via<'v> {
+    row: Row,
+    waypoint: &'v GatewayAddress,
+    service: Option<&'v Arc<Service>>,
 }
 
 /// The waypoint for this connection: one of the weighted ones by weight, or

@@ -67,8 +67,10 @@ pub enum OutboundRoute {
         /// The service through which it was chosen.
         service: Option<Arc<Service>>,
     },
-    /// Through a CONNECT tunnel.
+    /// Through a CONNECT tunnel, to a workload or to its waypoint.
     Hbone {
+        /// Why: [`Row::Hbone`], or a waypoint's row.
+        row: Row,
         /// The next hop's HBONE address.
         dial: SocketAddr,
         /// `:authority` of the CONNECT (`ztunnel-contract` 2.3).
@@ -77,7 +79,7 @@ pub enum OutboundRoute {
         expected: Arc<[SpiffeId]>,
         /// The next hop.
         workload: Arc<Workload>,
-        /// The service through which it was chosen.
+        /// The service that the application meant.
         service: Option<Arc<Service>>,
     },
 }
@@ -86,9 +88,8 @@ impl OutboundRoute {
     /// The rule that decided.
     pub fn row(&self) -> Row {
         match self {
-            Self::Passthrough { row, .. } => *row,
+            Self::Passthrough { row, .. } | Self::Hbone { row, .. } => *row,
             Self::Tcp { .. } => Row::Tcp,
-            Self::Hbone { .. } => Row::Hbone,
         }
     }
 
@@ -112,9 +113,12 @@ impl OutboundRoute {
 /// Where an inbound stream goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboundRoute {
-    /// The accepted local address and the final port: what to dial, and what
-    /// policies see as the destination.
+    /// The accepted local address and the final port: what policies see as the
+    /// destination, and what to dial.
     pub dial: SocketAddr,
+    /// The application expects a PROXY protocol header first, which names this
+    /// as the destination (`ztunnel-contract` 2.9).
+    pub proxied: Option<SocketAddr>,
 }
 
 /// Why a connection has no route.
@@ -156,6 +160,10 @@ pub enum RouteError {
     /// CONNECT names a host that this pod's namespace doesn't know.
     #[error("unknown hostname: {0}")]
     UnknownHostname(Arc<str>),
+    /// CONNECT names a host without an address, and the application is to be
+    /// told one.
+    #[error("no address to announce: {0} has no virtual address")]
+    NoAddress(Arc<str>),
     /// CONNECT names a port that the service doesn't have, or whose target is unknown.
     #[error("no target port: {host} has no port {port} here")]
     UnknownPort {
@@ -169,23 +177,17 @@ pub enum RouteError {
 /// What later builds have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Feature {
-    /// Sending through waypoints.
-    Waypoints,
     /// Endpoints on other networks.
     OtherNetworks,
     /// Workloads that are found by DNS.
     ResolvedWorkloads,
-    /// PROXY protocol towards the application.
-    ProxyTunnels,
 }
 
 impl std::fmt::Display for Feature {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Waypoints => "waypoints",
             Self::OtherNetworks => "other networks",
             Self::ResolvedWorkloads => "workloads found by DNS",
-            Self::ProxyTunnels => "PROXY protocol tunnels",
         })
     }
 }
@@ -195,9 +197,10 @@ impl RouteError {
     pub fn reason(&self) -> FlowReason {
         match self {
             Self::Recursive(_) => FlowReason::RecursiveCall,
-            Self::NoHealthyUpstream(_) | Self::NoGateway { .. } | Self::UnknownPort { .. } => {
-                FlowReason::NoHealthyUpstream
-            }
+            Self::NoHealthyUpstream(_)
+            | Self::NoGateway { .. }
+            | Self::NoAddress(_)
+            | Self::UnknownPort { .. } => FlowReason::NoHealthyUpstream,
             Self::UnknownWaypoint(_) => FlowReason::UnknownWaypoint,
             Self::Unsupported { .. } => FlowReason::Unsupported,
             Self::AddressMismatch { .. } => FlowReason::AddressMismatch,

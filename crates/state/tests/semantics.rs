@@ -144,7 +144,10 @@ impl Case for Inbound {
         let got = match self.authority.parse::<Authority>() {
             Err(error) => format!("refused {}: {error}", error.reason().as_str()),
             Ok(authority) => match view.route_inbound(local, ip, &authority) {
-                Ok(route) => route.dial.to_string(),
+                Ok(route) => {
+                    let proxied = route.proxied.map(|to| format!(" PROXY {to}"));
+                    format!("{}{}", route.dial, proxied.unwrap_or_default())
+                }
                 Err(error) => format!("refused {}: {error}", error.reason().as_str()),
             },
         };
@@ -253,6 +256,16 @@ table!(outbound: Outbound, "cases/outbound.yaml", [
     destination_svc_waypoint_without_endpoint,
     weighted_waypoints,
     weighted_waypoints_all_zero,
+    svc_waypoint_not_marked_hbone,
+    svc_waypoint_of_another_family,
+    svc_waypoint_by_workload_ip,
+    workload_waypoint_by_vip,
+    workload_waypoint_by_hostname_of_a_workload,
+    svc_waypoint_not_ready,
+    svc_waypoint_without_the_port,
+    svc_waypoint_behind_a_tunnel,
+    svc_waypoint_on_another_network,
+    waypoint_account_on_another_ip,
     empty_service,
     port_absent_from_service,
     all_capacities_zero,
@@ -322,6 +335,10 @@ table!(inbound: Inbound, "cases/inbound.yaml", [
     tunnel_without_port,
     tunnel_to_an_illegal_port,
     proxy_tunnel,
+    proxy_tunnel_for_any_address,
+    proxy_tunnel_for_a_hostname,
+    proxy_tunnel_without_port,
+    proxy_tunnel_without_vip,
     authority_without_port,
     authority_without_host,
     authority_with_a_bad_port,

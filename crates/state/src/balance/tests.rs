@@ -31,6 +31,7 @@ fn draw(config: &StaticConfig, draws: u64) -> Vec<u64> {
         service: &config.services()[0],
         port: 80,
         dialled: [10, 96, 0, 1].into(),
+        is_waypoint: false,
     };
     let mut rng = StdRng::seed_from_u64(7);
     let mut counts = vec![0; config.workloads().len()];
@@ -123,6 +124,7 @@ fn failover_uses_the_highest_rank_only() {
             service: &config.services()[0],
             port: 80,
             dialled: [10, 96, 0, 1].into(),
+            is_waypoint: false,
         };
         (0..100)
             .map(|seed| {
