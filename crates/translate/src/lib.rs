@@ -7,6 +7,8 @@
 //! waypoint, or where objects are kept: the compiler does, and answers
 //! questions about other objects through [`World`].
 
+pub mod istio;
+pub mod linkerd;
 mod output;
 mod world;
 
