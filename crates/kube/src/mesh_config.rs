@@ -77,22 +77,6 @@ pub struct MeshConfigSpec {
     pub default_service_export_to: Vec<String>,
     /// `DO_NOT_UPGRADE` or `UPGRADE`.
     pub h2_upgrade_policy: Option<String>,
-    /// Settings of Ambit alone.
-    pub ambit: Option<AmbitConfig>,
-}
-
-/// Settings that upstream doesn't have.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct AmbitConfig {
-    /// Policies with a selector and L7 rules are enforced by the waypoint that all their workloads are behind; true
-    /// when unset, false is as upstream.
-    pub selector_policies_at_waypoint: Option<bool>,
-    /// `allow` lets traffic go round a waypoint that isn't ready and past it where policies are attached, as upstream
-    /// does; the annotation `ambit.mesh/waypoint-bypass` does so for one service or namespace.
-    pub waypoint_bypass: Option<String>,
-    /// Waypoints also write series with `reporter="destination"`.
-    pub destination_reporter: Option<bool>,
 }
 
 /// Settings of proxies that matter at a waypoint; the rest is kept as written.
@@ -105,7 +89,7 @@ pub struct DefaultConfig {
     pub gateway_topology: Option<GatewayTopology>,
     /// Headers that the proxy adds.
     pub proxy_headers: Option<ProxyHeaders>,
-    /// `ISTIO_META_...`.
+    /// `ISTIO_META_...`; also the settings that are Ambit's own, `AMBIT_...`.
     pub proxy_metadata: BTreeMap<String, String>,
     /// Worker threads.
     pub concurrency: Option<u32>,

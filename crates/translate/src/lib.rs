@@ -10,6 +10,7 @@
 pub mod istio;
 pub mod linkerd;
 mod output;
+pub mod security;
 mod world;
 
 pub use output::{ParentStatus, RouteCondition, Translated};

@@ -286,6 +286,9 @@ impl Item<'_> {
                 .iter()
                 .map(|misfit| self.misfit(kind, &value, misfit)),
         );
+        if kind == Kind::Secret {
+            problems.iter_mut().for_each(redact);
+        }
         let refused = made.object.is_none()
             || problems
                 .iter()
@@ -397,6 +400,14 @@ impl Item<'_> {
         self.node
             .map(|node| node.field_lines(self.offset, wanted))
             .unwrap_or_default()
+    }
+}
+
+/// Takes what a Secret holds out of a problem with it.
+fn redact(problem: &mut Problem) {
+    problem.value = None;
+    if problem.code == Code::WRONG_TYPE {
+        problem.message = "the value is of the wrong type, or isn't base64".into();
     }
 }
 

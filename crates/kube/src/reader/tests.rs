@@ -247,8 +247,8 @@ const CASES: &[Case] = &[
     Case {
         name: "another ConfigMap",
         text: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: app}\ndata: {a: b}\n",
-        objects: &[],
-        problems: &["AMB0104 Info 1:2 -"],
+        objects: &["ConfigMap app.default @1:1"],
+        problems: &[],
         unread: 0,
     },
 ];
@@ -450,5 +450,23 @@ mod properties {
             let bare = |list: Vec<crate::Located<crate::Object>>| list.into_iter().map(|one| one.object).collect::<Vec<_>>();
             prop_assert_eq!(bare(objects), bare(straight));
         }
+    }
+}
+
+#[test]
+fn a_secret_is_not_shown_when_it_cannot_be_read() {
+    for text in [
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: k}\ndata: {tls.key: \"hunter2!\"}\n",
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: k}\nstringData: {pin: 271828}\n",
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: k}\nstringdata: {pin: \"271828\"}\n",
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: k}\ndata: hunter2\n",
+    ] {
+        let loaded = read_manifest("k.yaml", text);
+        let said = format!("{loaded:?}");
+        assert!(!loaded.problems.is_empty(), "{text}");
+        assert!(
+            !said.contains("hunter2") && !said.contains("271828"),
+            "{said}"
+        );
     }
 }
