@@ -5,7 +5,6 @@
 //! | AMB0201 | Warning | `istio.io/dataplane-mode` and `dataplane-mode` on one object disagree; the former holds | keep one |
 //! | AMB0202 | Warning | an enrolment label has a value other than `ambient` and `none`, and enrols nothing | correct it |
 //! | AMB0203 | Warning | `ambient.istio.io/redirection` in a manifest isn't believed: only the node's agent says what is captured | remove it |
-//! | AMB0204 | Warning | `istio.io/use-waypoint` names a waypoint, and this version has none: traffic isn't sent through it | remove the label, or write L4 policy |
 //! | AMB0211 | Error | two services claim one virtual address; which one answers isn't defined | change one |
 //! | AMB0212 | Warning | a host of a ServiceEntry belongs to a Service or an older ServiceEntry of the namespace | rename or remove it |
 //! | AMB0213 | Error | an address of a service, an endpoint or a pod isn't one; what can't be placed isn't sent | correct it |
@@ -19,6 +18,12 @@
 //! | AMB0225 | Error | a policy isn't enforced at all: its action, its target or its dry-run mark is beyond the node proxy | per case |
 //! | AMB0231 | Error | the mesh configuration has a value that can't be used; the last good one, or the default, holds | correct it |
 //! | AMB0232 | Warning | a second mesh configuration, or a trust domain other than the authority's; not used | keep one |
+//! | AMB0250 | Warning | the waypoint that is asked for isn't there: what asks is refused | create it, or correct the name |
+//! | AMB0251 | Warning | no pod of the waypoint is ready: what asks is refused | look at its Deployment |
+//! | AMB0252 | Warning | the waypoint doesn't admit the namespace: what asks is refused | `allowedRoutes` |
+//! | AMB0253 | Warning | the waypoint isn't for traffic of this kind: what asks is refused | `istio.io/waypoint-for` |
+//! | AMB0254 | Warning | a canary waypoint takes no share | correct its labels |
+//! | AMB0255 | Warning | endpoints of a service run under several accounts, one of which has a waypoint: not bound | label the service |
 //! | IST0127 | Warning | the selector of an AuthorizationPolicy matches nothing | correct the labels |
 
 use ambit_kube::Code;
@@ -26,7 +31,6 @@ use ambit_kube::Code;
 pub(crate) const LABELS_DISAGREE: Code = Code("AMB0201");
 pub(crate) const LABEL_VALUE: Code = Code("AMB0202");
 pub(crate) const REDIRECTION_ANNOTATION: Code = Code("AMB0203");
-pub(crate) const WAYPOINT_NOT_SERVED: Code = Code("AMB0204");
 pub(crate) const SHARED_VIP: Code = Code("AMB0211");
 pub(crate) const HOST_TAKEN: Code = Code("AMB0212");
 pub(crate) const BAD_ADDRESS: Code = Code("AMB0213");
@@ -40,4 +44,10 @@ pub(crate) const POLICY_L7: Code = Code("AMB0224");
 pub(crate) const POLICY_NOT_ENFORCED: Code = Code("AMB0225");
 pub(crate) const MESH_VALUE: Code = Code("AMB0231");
 pub(crate) const MESH_NOT_USED: Code = Code("AMB0232");
+pub(crate) const WAYPOINT_MISSING: Code = Code("AMB0250");
+pub(crate) const WAYPOINT_NOT_READY: Code = Code("AMB0251");
+pub(crate) const WAYPOINT_DENIED: Code = Code("AMB0252");
+pub(crate) const WAYPOINT_TYPE: Code = Code("AMB0253");
+pub(crate) const CANARY: Code = Code("AMB0254");
+pub(crate) const MIXED_ACCOUNTS: Code = Code("AMB0255");
 pub(crate) const POLICY_SELECTS_NOTHING: Code = Code("IST0127");

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use ambit_kube::{Change, ObjectKey, Problem};
 use ambit_types::NamespacedName;
 
-use crate::derive::{self, claims};
-use crate::dirty::{Dirty, Unit};
-use crate::ingest::Ingest;
-use crate::outputs::Outputs;
+use crate::derive::{self, Derived, claims};
+use crate::dirty::{Dirty, Sending, Unit};
+use crate::facts::Facts;
+use crate::ingest::{Ingest, Spread};
+use crate::outputs::{Output, Outputs};
+use crate::reads::{Read, Readers};
 use crate::store::Store;
+use crate::view::View;
 use crate::vips::Vips;
-use crate::waypoint::GATEWAY_NAME;
+use crate::waypoint::{Audiences, GATEWAY_NAME};
 use crate::{Delta, Diagnostic, Rendered, Settings, Snapshot, Status};
 
 /// Turns objects into what proxies need, one change at a time.
@@ -23,6 +26,9 @@ use crate::{Delta, Diagnostic, Rendered, Settings, Snapshot, Status};
 #[derive(Debug)]
 pub struct Compiler {
     store: Store,
+    facts: Facts,
+    readers: Readers,
+    audiences: Audiences,
     outputs: Outputs,
     vips: Vips,
     problems: Vec<Problem>,
@@ -46,6 +52,9 @@ impl Compiler {
     pub fn new(settings: Settings) -> Self {
         Self {
             store: Store::new(settings),
+            facts: Facts::default(),
+            readers: Readers::default(),
+            audiences: Audiences::default(),
             outputs: Outputs::default(),
             vips: Vips::default(),
             problems: Vec::new(),
@@ -60,6 +69,7 @@ impl Compiler {
             let mut ingest = Ingest {
                 store: &mut self.store,
                 dirty: &mut dirty,
+                readers: &self.readers,
             };
             match change {
                 Change::Apply(object) => ingest.apply(object),
@@ -91,8 +101,48 @@ impl Compiler {
                     dirty.mark(Unit::Vip(net));
                 }
             }
-            let output = derive::derive(&self.store, &self.vips, &unit);
-            self.outputs.replace(&unit, output, sending);
+            let view = View::new((&self.store, &self.facts), &self.vips, &self.audiences);
+            let derived = derive::derive(&view, &self.outputs, &unit);
+            self.readers.replace(&unit, view.into_reads());
+            match derived {
+                Derived::Output(output) => self.take(&unit, *output, sending, &mut dirty),
+                Derived::Waypoint(at, fact) => {
+                    if self.facts.replace_waypoint(&at, fact.map(|fact| *fact)) {
+                        self.readers.touch(&Read::Waypoint(at.clone()), &mut dirty);
+                        dirty.mark(Unit::Gateway(at));
+                    }
+                }
+                Derived::Services(host, facts) => {
+                    for difference in self.facts.replace_host(&host, facts) {
+                        let mut spread = Spread {
+                            store: &self.store,
+                            readers: &self.readers,
+                            dirty: &mut dirty,
+                        };
+                        spread.service(&host, &difference);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts what a unit gives in its place, and marks what follows from resources rather than from objects.
+    fn take(&mut self, unit: &Unit, mut output: Output, sending: Sending, dirty: &mut Dirty) {
+        let uses = std::mem::take(&mut output.uses);
+        let members = self.outputs.replace(unit, output, sending);
+        for service in members {
+            if self.audiences.has(&service) {
+                dirty.mark(Unit::Endpoints(Arc::clone(&service)));
+            }
+            let known = service.split_once('/');
+            let fact = known.and_then(|(namespace, host)| self.facts.service(namespace, host));
+            if fact.is_some_and(|fact| fact.guarded) {
+                dirty.mark(Unit::Guard(service));
+            }
+        }
+        for service in self.audiences.replace(unit, uses) {
+            dirty.mark(Unit::Backend(Arc::clone(&service)));
+            dirty.mark(Unit::Endpoints(service));
         }
     }
 

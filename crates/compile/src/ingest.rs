@@ -14,15 +14,21 @@ use ambit_types::NamespacedName;
 use crate::dirty::Dirty;
 use crate::input::{Namespace, Pod, Service, ServiceEntry, Slice, WorkloadEntry};
 use crate::policy::{Peer, Policy};
-use crate::store::{Space, Store, Table};
+use crate::reads::Readers;
+use crate::store::{Objects, Space, Store, Table};
 
 mod kinds;
 mod marks;
+mod objects;
+mod spread;
+
+pub(crate) use spread::Spread;
 
 /// The store while changes go in, and what they touched.
 pub(crate) struct Ingest<'a> {
     pub(crate) store: &'a mut Store,
     pub(crate) dirty: &'a mut Dirty,
+    pub(crate) readers: &'a Readers,
 }
 
 impl Ingest<'_> {
@@ -32,6 +38,9 @@ impl Ingest<'_> {
         if !self.is_ours(&located.object) {
             self.delete(&key);
             return;
+        }
+        if Objects::keeps(key.kind) {
+            self.keep(&key, Some(located.clone()));
         }
         let Located {
             object,
@@ -83,6 +92,9 @@ impl Ingest<'_> {
 
     /// An object is gone.
     pub(crate) fn delete(&mut self, key: &ObjectKey) {
+        if Objects::keeps(key.kind) {
+            self.keep(key, None);
+        }
         match key.kind {
             Kind::MeshConfig => self.mesh_config(key, None),
             Kind::Namespace => self.namespace(key, None),
@@ -126,6 +138,11 @@ impl Ingest<'_> {
                 | Kind::WorkloadEntry
                 | Kind::AuthorizationPolicy
                 | Kind::PeerAuthentication
+                | Kind::RequestAuthentication
+                | Kind::VirtualService
+                | Kind::DestinationRule
+                | Kind::Telemetry
+                | Kind::Gateway
         );
         let labels = match object {
             Object::Broken(broken) => Some(&broken.labels),

@@ -4,6 +4,7 @@
 //! equal give equal resources, so that an update of something else (a heartbeat, a managed field) costs nothing.
 
 mod entry;
+mod gateway;
 mod labels;
 mod mesh;
 mod pod;
@@ -11,8 +12,9 @@ mod service;
 mod slice;
 
 pub(crate) use entry::{EntryPort, ServiceEntry, Vip, WorkloadEntry};
+pub(crate) use gateway::{Gateway, GatewayClass, Listener, ListenerScope};
 pub(crate) use labels::{Labels, canonical_name, canonical_revision, speaks_hbone};
-pub(crate) use mesh::{Mesh, MeshFault, Visibility};
+pub(crate) use mesh::{Mesh, MeshFault, Selector, Visibility};
 pub(crate) use pod::Pod;
 pub(crate) use service::{Distribution, Preset, Service, Target, Transport, app_protocol_by_name};
 pub(crate) use slice::Slice;
@@ -24,6 +26,7 @@ use ambit_kube::core::{Namespace as NamespaceObject, Node, ObjectMeta};
 use ambit_types::Locality;
 
 use crate::enrolment::{self, Mode, REDIRECTION};
+use crate::waypoint::BYPASS;
 
 /// A value that can't be used, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +89,8 @@ pub(crate) fn locality_of(node: &Node) -> Locality {
 pub(crate) struct Namespace {
     pub(crate) labels: Labels,
     pub(crate) distribution: Option<Distribution>,
+    /// [`BYPASS`], as it is written.
+    pub(crate) bypass: Option<Box<str>>,
     pub(crate) hints: Hints,
 }
 
@@ -95,6 +100,11 @@ impl Namespace {
         Self {
             labels: Labels::new(meta.labels.as_ref()),
             distribution: Distribution::of_annotation(meta.annotations.as_ref()),
+            bypass: meta
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(BYPASS))
+                .map(|text| text.as_str().into()),
             hints: Hints::of(meta),
         }
     }
@@ -112,8 +122,6 @@ pub(crate) struct HintValues {
     pub(crate) unknown_mode: Option<Box<str>>,
     /// A redirection annotation in a manifest.
     pub(crate) redirection: Option<Box<str>>,
-    /// `istio.io/use-waypoint`, unless it opts out.
-    pub(crate) waypoint: Option<Box<str>>,
 }
 
 impl Hints {
@@ -133,7 +141,6 @@ impl Hints {
                 Mode::Ambient | Mode::None | Mode::Unset => None,
             },
             redirection: find(meta.annotations.as_ref(), REDIRECTION),
-            waypoint: find(labels, USE_WAYPOINT).filter(|name| &**name != "none"),
         };
         Self((values != HintValues::default()).then(|| Box::new(values)))
     }
@@ -143,5 +150,10 @@ impl Hints {
     }
 }
 
-/// Asks for a waypoint, by the name of its Gateway.
-pub(crate) const USE_WAYPOINT: &str = "istio.io/use-waypoint";
+/// An address as messages carry it.
+pub(crate) fn octets(ip: &IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}

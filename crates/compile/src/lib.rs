@@ -28,14 +28,17 @@ mod compiler;
 mod derive;
 mod dirty;
 pub mod enrolment;
+mod facts;
 mod ingest;
 mod input;
 mod output;
 mod outputs;
 mod policy;
+mod reads;
 mod settings;
 mod status;
 mod store;
+mod view;
 mod vips;
 mod waypoint;
 
@@ -45,5 +48,5 @@ pub use output::{
     ResourceName, Snapshot, Version, WaypointChanges, WaypointResource,
 };
 pub use settings::Settings;
-pub use status::{Condition, ConditionKind, Reason, Status};
+pub use status::{Address, Condition, Generation, Listener, Parent, Reference, Status};
 pub use waypoint::Rendered;

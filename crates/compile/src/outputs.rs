@@ -8,11 +8,11 @@ use ambit_proto::waypoint::TYPES;
 
 use crate::dirty::{Sending, Unit};
 use crate::output::{
-    AddressResource, AuthorizationResource, Changes, Delta, Diagnostic, ResourceName, Snapshot,
-    WaypointChanges, WaypointResource,
+    AddressKind, AddressResource, AuthorizationResource, Changes, Delta, Diagnostic, ResourceName,
+    Snapshot, WaypointChanges, WaypointResource,
 };
 use crate::status::Status;
-use crate::waypoint::Rendered;
+use crate::waypoint::{Rendered, Uses};
 
 /// What one unit gives.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub(crate) struct Output {
     pub(crate) rendered: Option<Rendered>,
     pub(crate) status: Option<Status>,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// What it refers to, and for whom; the compiler takes that out.
+    pub(crate) uses: Uses,
 }
 
 /// The whole output.
@@ -31,6 +33,7 @@ pub(crate) struct Output {
 pub(crate) struct Outputs {
     addresses: Table<AddressResource>,
     authorizations: Table<AuthorizationResource>,
+    members: Members,
     waypoint: [Table<WaypointResource>; TYPES.len()],
     rendered: BTreeMap<Arc<str>, Arc<Rendered>>,
     changed_rendered: BTreeMap<Arc<str>, Option<Arc<Rendered>>>,
@@ -41,9 +44,71 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
-    /// Replaces what a unit gave before.
-    pub(crate) fn replace(&mut self, unit: &Unit, output: Output, sending: Sending) {
+    /// Replaces what a unit gave before; the services that its workloads are or were members of.
+    pub(crate) fn replace(
+        &mut self,
+        unit: &Unit,
+        output: Output,
+        sending: Sending,
+    ) -> BTreeSet<ResourceName> {
+        let before = self.workloads_of(unit);
         self.addresses.replace(unit, output.addresses, sending);
+        let members = self.count_members(unit, &before);
+        self.replace_rest(
+            unit,
+            Output {
+                addresses: Vec::new(),
+                ..output
+            },
+            sending,
+        );
+        members
+    }
+
+    /// The workloads that a unit gives now.
+    fn workloads_of(&self, unit: &Unit) -> Vec<Arc<AddressResource>> {
+        let names = self.addresses.owned.get(unit).into_iter().flatten();
+        let resources = names.filter_map(|name| self.addresses.resources.get(name));
+        let workloads = resources.filter(|of| matches!(of.kind, AddressKind::Workload { .. }));
+        workloads.cloned().collect()
+    }
+
+    fn count_members(
+        &mut self,
+        unit: &Unit,
+        before: &[Arc<AddressResource>],
+    ) -> BTreeSet<ResourceName> {
+        let now = self.workloads_of(unit);
+        let mut touched = BTreeSet::new();
+        for (list, is) in [(before, false), (&*now, true)] {
+            let other: &[_] = if is { before } else { &now };
+            for resource in list {
+                let AddressKind::Workload { services, .. } = &resource.kind else {
+                    continue;
+                };
+                // One that came out as it was may have other labels, which only endpoints carry.
+                touched.extend(services.iter().cloned());
+                if other.iter().any(|same| Arc::ptr_eq(same, resource)) {
+                    continue;
+                }
+                for service in services {
+                    self.members.replace(service, &resource.name, unit, is);
+                }
+            }
+        }
+        touched
+    }
+
+    /// The workloads of a service, by uid, with the units that give them.
+    pub(crate) fn members(
+        &self,
+        service: &str,
+    ) -> impl Iterator<Item = (&Arc<AddressResource>, &Unit)> {
+        let members = self.members.0.get(service).into_iter().flatten();
+        members.filter_map(|(uid, unit)| Some((self.addresses.resources.get(uid)?, unit)))
+    }
+
+    fn replace_rest(&mut self, unit: &Unit, output: Output, sending: Sending) {
         self.authorizations
             .replace(unit, output.authorizations, sending);
         let mut by_type: [Vec<WaypointResource>; TYPES.len()] = std::array::from_fn(|_| Vec::new());
@@ -130,17 +195,30 @@ impl Outputs {
         &self.rendered
     }
 
-    /// A workload that is in force.
-    pub(crate) fn address(&self, name: &str) -> Option<&Arc<AddressResource>> {
-        self.addresses.resources.get(name)
-    }
-
     pub(crate) fn statuses(&self) -> &BTreeMap<ObjectKey, Status> {
         &self.statuses
     }
 
     pub(crate) fn diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
         self.diagnostics.values().flatten()
+    }
+}
+
+/// Workloads by service and uid, with the units that give them.
+#[derive(Debug, Default)]
+struct Members(HashMap<ResourceName, BTreeMap<ResourceName, Unit>>);
+
+impl Members {
+    fn replace(&mut self, service: &ResourceName, uid: &ResourceName, unit: &Unit, is: bool) {
+        if is {
+            let members = self.0.entry(Arc::clone(service)).or_default();
+            members.insert(Arc::clone(uid), unit.clone());
+        } else if let Some(members) = self.0.get_mut(service) {
+            members.remove(uid);
+            if members.is_empty() {
+                self.0.remove(service);
+            }
+        }
     }
 }
 

@@ -19,6 +19,9 @@ pub struct Settings {
     pub trust_domain: Option<Arc<str>>,
     /// Send policies that are marked as dry runs (`AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY`).
     pub dry_run_policies: bool,
+    /// A service whose waypoint can't serve is reached without it, as with upstream (ADR 0011); off by default. The
+    /// mesh configuration's `defaultConfig.proxyMetadata.AMBIT_WAYPOINT_BYPASS`, `allow` or `deny`, wins.
+    pub waypoint_bypass: bool,
 }
 
 impl Default for Settings {
@@ -31,6 +34,7 @@ impl Default for Settings {
             revision: "default".into(),
             trust_domain: None,
             dry_run_policies: false,
+            waypoint_bypass: false,
         }
     }
 }

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use ambit_kube::{Kind, Located, MeshConfig, ObjectKey, Redirection};
+use ambit_kube::{Kind, Located, MeshConfig, Object, ObjectKey, Redirection};
+use ambit_translate::MeshInfo;
 use ambit_types::{Locality, NamespacedName};
 
 use crate::Settings;
@@ -17,8 +18,10 @@ use crate::input::{
 use crate::policy::{Kept, Peer, PeerLevels, Policy, sent_name};
 
 mod lookup;
+mod objects;
 
 pub(crate) use lookup::HostOwner;
+pub(crate) use objects::Objects;
 
 /// All inputs.
 #[derive(Debug)]
@@ -35,6 +38,14 @@ pub(crate) struct Store {
     pub(crate) slices_of_pod: HashMap<NamespacedName, BTreeSet<NamespacedName>>,
     /// Services and ServiceEntries that claim a host name.
     pub(crate) hosts: HashMap<Arc<str>, BTreeSet<ObjectKey>>,
+    /// Objects as they were written.
+    pub(crate) objects: Objects,
+    /// Pods of Gateways, by their label: names in the Gateway's namespace.
+    pub(crate) instances: HashMap<NamespacedName, BTreeSet<Arc<str>>>,
+    /// Gateways that are for service accounts: by namespace and account.
+    pub(crate) accounts: HashMap<Arc<str>, BTreeMap<Arc<str>, BTreeSet<Arc<str>>>>,
+    /// The mesh as translations see it.
+    pub(crate) mesh_info: MeshInfo,
     /// What the nodes' agents say, with the uid of the pod that they mean; may come before the pod.
     pub(crate) redirections: HashMap<NamespacedName, (Arc<str>, Redirection)>,
 }
@@ -50,6 +61,8 @@ pub(crate) struct Space {
     pub(crate) workloads: Table<WorkloadEntry>,
     pub(crate) policies: Table<PolicyEntry>,
     pub(crate) peers: Table<Kept<Peer>>,
+    /// How many objects of other kinds there are.
+    pub(crate) others: usize,
 }
 
 /// Objects of one kind in one namespace.
@@ -73,6 +86,7 @@ impl Space {
             workloads,
             policies,
             peers,
+            others,
         } = self;
         namespace.is_none()
             && pods.is_empty()
@@ -82,6 +96,7 @@ impl Space {
             && workloads.is_empty()
             && policies.is_empty()
             && peers.is_empty()
+            && *others == 0
     }
 
     /// Every namespaced object that gives something.
@@ -111,7 +126,7 @@ impl Space {
 
 impl Store {
     pub(crate) fn new(settings: Settings) -> Self {
-        Self {
+        let mut store = Self {
             mesh: Mesh::default_of(&settings),
             settings,
             mesh_configs: BTreeMap::new(),
@@ -121,8 +136,55 @@ impl Store {
             pods_on_node: HashMap::new(),
             slices_of_pod: HashMap::new(),
             hosts: HashMap::new(),
+            objects: Objects::default(),
+            instances: HashMap::new(),
+            accounts: HashMap::new(),
+            mesh_info: MeshInfo::default(),
             redirections: HashMap::new(),
+        };
+        store.describe_mesh();
+        store
+    }
+
+    /// Makes what translations see of the mesh anew; whether it differs.
+    pub(crate) fn describe_mesh(&mut self) -> bool {
+        let chosen = self.chosen_mesh_config();
+        let chosen = chosen.and_then(|key| self.mesh_configs.get(key));
+        let config = chosen.map(|config| &config.object.spec);
+        let aliases = config.map(|config| config.trust_domain_aliases.as_slice());
+        let info = MeshInfo {
+            trust_domain: Arc::clone(&self.mesh.trust_domain),
+            trust_domain_aliases: aliases
+                .unwrap_or_default()
+                .iter()
+                .map(|alias| alias.as_str().into())
+                .collect(),
+            root_namespace: Arc::clone(&self.mesh.root_namespace),
+            cluster_domain: Arc::clone(&self.settings.cluster_domain),
+            config: Arc::new(config.cloned().unwrap_or_default()),
+        };
+        let differs = info != self.mesh_info;
+        self.mesh_info = info;
+        differs
+    }
+
+    /// An object as it was written; not those of namespaces that aren't discovered.
+    pub(crate) fn raw(&self, key: &ObjectKey) -> Option<&Located<Object>> {
+        let namespace = match key.kind {
+            Kind::Namespace => &key.name,
+            _ => &key.namespace,
+        };
+        if !namespace.is_empty() {
+            self.space(namespace)?;
         }
+        self.objects.get(key)
+    }
+
+    /// The labels of a namespace; none if it isn't known.
+    pub(crate) fn namespace_labels(&self, namespace: &str) -> Labels {
+        let known = self.spaces.get(namespace);
+        let known = known.and_then(|space| space.namespace.as_ref());
+        known.map_or_else(Labels::default, |known| known.object.labels.clone())
     }
 
     /// The mesh configuration that holds: the system namespace's `istio`, else the first.

@@ -5,9 +5,12 @@ use ambit_kube::{Code, Kind, ObjectKey, Problem};
 use crate::about::About;
 use crate::codes;
 use crate::enrolment::{DATAPLANE_MODE, DATAPLANE_MODE_SHORT, REDIRECTION};
-use crate::input::{Hints, Labels, Namespace, Service, USE_WAYPOINT};
+use crate::input::{Hints, Labels, Namespace, Service};
 use crate::outputs::Output;
+use crate::status::Status;
 use crate::store::Store;
+use crate::view::View;
+use crate::waypoint;
 
 /// What a namespace's labels ask for in vain.
 pub(super) fn namespace(store: &Store, key: &ObjectKey) -> Option<Output> {
@@ -20,7 +23,8 @@ pub(super) fn namespace(store: &Store, key: &ObjectKey) -> Option<Output> {
 }
 
 /// What is wrong with a Service; its resource belongs to its host name.
-pub(super) fn service(store: &Store, about: About<'_, Service>) -> Output {
+pub(super) fn service(view: &View<'_>, about: About<'_, Service>) -> Output {
+    let store = view.store;
     let service = &about.object.object;
     let mut diagnostics = hints(&about, &service.hints);
     for bad in &service.bad_vips {
@@ -43,7 +47,11 @@ pub(super) fn service(store: &Store, about: About<'_, Service>) -> Output {
             selector,
         )
     }));
+    let host = store.hostname(&about.key.namespace, &about.key.name);
+    let (conditions, told) = waypoint::service_status(view, &about, &[&host]);
+    diagnostics.extend(told);
     Output {
+        status: Status::of(conditions),
         diagnostics,
         ..Output::default()
     }
@@ -111,12 +119,6 @@ pub(super) fn hints<T>(about: &About<'_, T>, hints: &Hints) -> Vec<Problem> {
         let remedy =
             format!("remove the annotation; to enrol, use the label {DATAPLANE_MODE}=ambient");
         told.push(warning.value(state).remedy(remedy));
-    }
-    if let Some(waypoint) = &hints.waypoint {
-        let message = "waypoints aren't served yet: traffic goes to the workloads directly, and HTTP policy isn't enforced";
-        let warning = about.warning(codes::WAYPOINT_NOT_SERVED, &label(USE_WAYPOINT), message);
-        let remedy = "rely on policies that node proxies enforce, or remove the label";
-        told.push(warning.value(waypoint).remedy(remedy));
     }
     told
 }

@@ -13,13 +13,15 @@ use crate::input::{Age, Preset, Service, ServiceEntry, Target, Vip, Visibility};
 use crate::output::{AddressResource, Diagnostic};
 use crate::outputs::Output;
 use crate::store::{HostOwner, Store};
+use crate::view::View;
 use crate::vips::Vips;
 
 /// The services of one host name.
-pub(super) fn services(store: &Store, host: &str) -> Output {
+pub(super) fn services(view: &View<'_>, host: &str) -> Output {
+    let store = view.store;
     let mut services = Vec::new();
     let mut canonical: Option<((Age, Arc<str>), usize)> = None;
-    for (namespace, owner) in owners(store, host) {
+    for (namespace, owner) in store.owners(host) {
         let (message, rank) = match owner {
             HostOwner::Service(name) => {
                 let Some(service) = store
@@ -43,7 +45,7 @@ pub(super) fn services(store: &Store, host: &str) -> Output {
         {
             canonical = Some((rank, services.len()));
         }
-        services.push(message);
+        services.push(with_waypoint(view, message));
     }
     let has_kubernetes = services.iter().any(|service| service.canonical);
     if let Some((_, at)) = canonical.filter(|_| !has_kubernetes)
@@ -57,10 +59,26 @@ pub(super) fn services(store: &Store, host: &str) -> Output {
     }
 }
 
+/// A service with the waypoint that it is bound to, or refused by.
+fn with_waypoint(view: &View<'_>, message: workload::Service) -> workload::Service {
+    // The facts mark the host when they come out differently (`ingest::Spread`).
+    let fact = view.facts.service(&message.namespace, &message.hostname);
+    let Some(fact) = fact else {
+        return message;
+    };
+    let (waypoint, weighted_waypoints) = fact.binding.wire(view.store.network());
+    workload::Service {
+        ingress_use_waypoint: waypoint.is_some() && fact.ingress,
+        waypoint,
+        weighted_waypoints,
+        ..message
+    }
+}
+
 /// The virtual addresses that a host's services claim, with the objects that claim them.
 pub(crate) fn claims(store: &Store, host: &str) -> Vec<(IpNet, ObjectKey)> {
     let mut claims = Vec::new();
-    for (namespace, owner) in owners(store, host) {
+    for (namespace, owner) in store.owners(host) {
         let space = store.space(&namespace);
         let (key, vips) = match owner {
             HostOwner::Service(name) => {
@@ -77,18 +95,6 @@ pub(crate) fn claims(store: &Store, host: &str) -> Vec<(IpNet, ObjectKey)> {
         claims.extend(vips.iter().map(|vip: &Vip| (vip.net(), key.clone())));
     }
     claims
-}
-
-fn owners<'a>(store: &'a Store, host: &str) -> Vec<(Arc<str>, HostOwner<'a>)> {
-    let claims = store.hosts.get(host).into_iter().flatten();
-    let mut namespaces: Vec<_> = claims.map(|claim| Arc::clone(&claim.namespace)).collect();
-    namespaces.sort();
-    namespaces.dedup();
-    let owned = namespaces.into_iter().filter_map(|namespace| {
-        let owner = store.host_owner(&namespace, host)?;
-        Some((namespace, owner))
-    });
-    owned.collect()
 }
 
 fn of_service(store: &Store, namespace: &str, name: &str, service: &Service) -> workload::Service {

@@ -11,10 +11,10 @@ use crate::input::{EntryPort, Labels, Pod, Service, ServiceEntry, Slice, Target,
 use crate::store::Store;
 
 /// `namespace/hostname` to ports.
-pub(super) type Members = BTreeMap<String, PortList>;
+pub(crate) type Members = BTreeMap<String, PortList>;
 
 /// Of a pod: by selector in its namespace, and by the slices that point at it, of whatever namespace.
-pub(super) fn of_pod(store: &Store, at: &NamespacedName, pod: &Pod) -> Members {
+pub(crate) fn of_pod(store: &Store, at: &NamespacedName, pod: &Pod) -> Members {
     let (service_ports, entry_ports) = (
         |service: &Service| ports_of_pod(service, pod),
         |entry: &ServiceEntry| list(&entry.ports, |port| Some(entry_port_of_pod(port, pod))),
@@ -50,7 +50,7 @@ pub(super) fn of_pod(store: &Store, at: &NamespacedName, pod: &Pod) -> Members {
 }
 
 /// Of a WorkloadEntry: by selector in its namespace.
-pub(super) fn of_workload_entry(
+pub(crate) fn of_workload_entry(
     store: &Store,
     namespace: &str,
     labels: &Labels,

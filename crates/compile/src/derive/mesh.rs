@@ -6,10 +6,11 @@ use std::sync::Arc;
 use crate::about::About;
 use crate::codes;
 use crate::outputs::Output;
-use crate::store::Store;
+use crate::view::View;
 
 /// What is wrong with a mesh configuration.
-pub(super) fn config(store: &Store, key: &ObjectKey) -> Output {
+pub(super) fn config(view: &View<'_>, key: &ObjectKey) -> Output {
+    let store = view.store;
     let Some(object) = store.mesh_configs.get(key) else {
         return Output::default();
     };

@@ -14,11 +14,13 @@ use crate::policy::{
     Enforced, Kept, L7, NotEnforced, Peer, Policy, Reach, port_policy, sent_name,
     static_strict as strict_policy,
 };
-use crate::status::{Condition, ConditionKind, Reason, Status};
+use crate::status::{Condition, Generation, Status, kind, reason};
 use crate::store::{PolicyEntry, Store};
+use crate::view::View;
 
 /// An AuthorizationPolicy.
-pub(super) fn authorization(store: &Store, about: About<'_, PolicyEntry>) -> Output {
+pub(super) fn authorization(view: &View<'_>, about: About<'_, PolicyEntry>) -> Output {
+    let store = view.store;
     let PolicyEntry { kept, generation } = &about.object.object;
     let policy = kept.in_force();
     let closed = match policy {
@@ -45,7 +47,7 @@ pub(super) fn authorization(store: &Store, about: About<'_, PolicyEntry>) -> Out
     }
     Output {
         authorizations,
-        status: Some(status(kept, *generation)),
+        status: Status::of(vec![condition(kept, *generation)]),
         diagnostics,
         ..Output::default()
     }
@@ -191,16 +193,16 @@ fn not_enforced(about: &About<'_, PolicyEntry>, why: NotEnforced) -> Problem {
         .remedy(remedy)
 }
 
-fn status(kept: &Kept<Policy>, generation: Option<i64>) -> Status {
+fn condition(kept: &Kept<Policy>, generation: Option<i64>) -> Condition {
     let kind = match kept.in_force() {
-        Policy::NotEnforced(NotEnforced::Targets) => ConditionKind::WaypointAccepted,
-        Policy::Enforced(_) | Policy::NotEnforced(_) => ConditionKind::ZtunnelAccepted,
+        Policy::NotEnforced(NotEnforced::Targets) => kind::WAYPOINT_ACCEPTED,
+        Policy::Enforced(_) | Policy::NotEnforced(_) => kind::ZTUNNEL_ACCEPTED,
     };
     let (status, reason, message) = match kept {
         Kept::Good(policy) => judged(policy),
         Kept::LastGood { faults, .. } => {
             let message = format!("{}; the last good form stays in force", worst(faults));
-            (false, Reason::Invalid, message)
+            (false, reason::INVALID, message)
         }
         Kept::Closed { faults, closed } => {
             let held = match closed {
@@ -209,43 +211,37 @@ fn status(kept: &Kept<Policy>, generation: Option<i64>) -> Status {
                 }
                 Policy::NotEnforced(_) => "no good form is known, and nothing is enforced",
             };
-            (false, Reason::Invalid, format!("{}; {held}", worst(faults)))
+            (false, reason::INVALID, format!("{}; {held}", worst(faults)))
         }
     };
-    Status {
-        conditions: vec![Condition {
-            kind,
-            status,
-            reason,
-            message,
-            observed_generation: generation,
-        }],
-    }
+    Condition::new(kind, status, reason)
+        .message(message)
+        .observed(generation.map(Generation::Text))
 }
 
-fn judged(policy: &Policy) -> (bool, Reason, String) {
+fn judged(policy: &Policy) -> (bool, &'static str, String) {
     match policy {
         Policy::Enforced(Enforced { l7: None, .. }) => {
-            (true, Reason::Accepted, "attached to ztunnel".to_owned())
+            (true, reason::ACCEPTED, "attached to ztunnel".to_owned())
         }
         Policy::Enforced(Enforced {
             l7: Some(l7),
             action,
             ..
-        }) => (true, Reason::UnsupportedValue, omission(*action, l7)),
+        }) => (true, reason::UNSUPPORTED_VALUE, omission(*action, l7)),
         Policy::NotEnforced(NotEnforced::Targets) => (
             false,
-            Reason::AncestorNotBound,
+            reason::ANCESTOR_NOT_BOUND,
             "no waypoint serves the target".to_owned(),
         ),
         Policy::NotEnforced(NotEnforced::Action(action)) => (
             false,
-            Reason::UnsupportedValue,
+            reason::UNSUPPORTED_VALUE,
             format!("ztunnel doesn't know the action {action}"),
         ),
         Policy::NotEnforced(NotEnforced::DryRun) => (
             false,
-            Reason::UnsupportedValue,
+            reason::UNSUPPORTED_VALUE,
             "ztunnel isn't asked to evaluate dry runs".to_owned(),
         ),
     }

@@ -14,11 +14,14 @@ use crate::codes;
 use crate::input::{ServiceEntry, Visibility};
 use crate::output::{AddressResource, Diagnostic};
 use crate::outputs::Output;
-use crate::status::{Condition, ConditionKind, Reason, Status};
+use crate::status::{Condition, Generation, Status, kind, reason};
 use crate::store::Store;
+use crate::view::View;
+use crate::waypoint;
 
 /// The workloads of a ServiceEntry, its status, and what is wrong with it; its services belong to its hosts.
-pub(super) fn workloads(store: &Store, about: About<'_, ServiceEntry>) -> Output {
+pub(super) fn workloads(view: &View<'_>, about: About<'_, ServiceEntry>) -> Output {
+    let store = view.store;
     let (key, entry) = (about.key, &about.object.object);
     let mut diagnostics = entry_diagnostics(store, &about);
     let hosts: Vec<_> = store.hosts_of(&key.namespace, &key.name, entry).collect();
@@ -32,7 +35,7 @@ pub(super) fn workloads(store: &Store, about: About<'_, ServiceEntry>) -> Output
             let told = about.warning(codes::SHARED_ENDPOINT, &field, message);
             diagnostics.push(told.value(&spec.address).remedy("remove one of them"));
         } else if entry.selector.is_none() && !hosts.is_empty() {
-            addresses.extend(endpoint(store, &about, spec, &hosts));
+            addresses.extend(endpoint(view, &about, spec, &hosts));
         }
     }
     if entry.endpoints.is_empty() && entry.selector.is_none() && entry.asks_dns() {
@@ -41,26 +44,30 @@ pub(super) fn workloads(store: &Store, about: About<'_, ServiceEntry>) -> Output
                 address: host.to_string(),
                 ..WorkloadEntrySpec::default()
             };
-            addresses.extend(endpoint(store, &about, &spec, &[host]));
+            addresses.extend(endpoint(view, &about, &spec, &[host]));
         }
     }
+    let (bound, told) = waypoint::service_status(view, &about, &hosts);
+    diagnostics.extend(told);
+    let visibility = visibility(store, &key.namespace, entry);
     Output {
         addresses: addresses
             .into_iter()
             .map(AddressResource::workload)
             .collect(),
-        status: visibility_status(store, &key.namespace, entry),
+        status: Status::of(bound.into_iter().chain(visibility).collect()),
         diagnostics,
         ..Output::default()
     }
 }
 
 fn endpoint(
-    store: &Store,
+    view: &View<'_>,
     about: &About<'_, ServiceEntry>,
     spec: &WorkloadEntrySpec,
     hosts: &[&Arc<str>],
 ) -> Option<Workload> {
+    let store = view.store;
     let (key, entry) = (about.key, &about.object.object);
     let (cluster, namespace) = (&store.settings.cluster_id, &*key.namespace);
     let uid = format!(
@@ -72,12 +79,15 @@ fn endpoint(
         .iter()
         .map(|host| (format!("{namespace}/{host}"), ports.clone()));
     let base = described(store, namespace, &entry.labels, &key.name, false);
-    Some(Workload {
+    let mut message = Workload {
         uid,
         name: key.name.to_string(),
         services: services.collect(),
         ..placed(spec, base)?
-    })
+    };
+    let guards = waypoint::guards_of(view, &message);
+    message.authorization_policies.extend(guards);
+    Some(message)
 }
 
 fn entry_diagnostics(store: &Store, about: &About<'_, ServiceEntry>) -> Vec<Diagnostic> {
@@ -123,7 +133,7 @@ fn entry_diagnostics(store: &Store, about: &About<'_, ServiceEntry>) -> Vec<Diag
     told
 }
 
-fn visibility_status(store: &Store, namespace: &str, entry: &ServiceEntry) -> Option<Status> {
+fn visibility(store: &Store, namespace: &str, entry: &ServiceEntry) -> Option<Condition> {
     if !store.mesh.restricts_visibility() {
         return None;
     }
@@ -132,13 +142,10 @@ fn visibility_status(store: &Store, namespace: &str, entry: &ServiceEntry) -> Op
         Visibility::Namespace => "visible to its own namespace only",
         Visibility::Hidden => "visible to nobody",
     };
-    Some(Status {
-        conditions: vec![Condition {
-            kind: ConditionKind::VisibilityApplied,
-            status: true,
-            reason: Reason::Applied,
-            message: message.to_owned(),
-            observed_generation: entry.generation,
-        }],
-    })
+    let condition = Condition::new(kind::VISIBILITY_APPLIED, true, reason::APPLIED);
+    Some(
+        condition
+            .message(message)
+            .observed(entry.generation.map(Generation::Text)),
+    )
 }

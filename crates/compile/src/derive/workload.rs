@@ -4,9 +4,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ambit_kube::{Redirection, WorkloadEntrySpec};
+use ambit_kube::{Kind, ObjectKey, Redirection, WorkloadEntrySpec};
 use ambit_proto::workload::{
-    Locality as WireLocality, NetworkMode, TunnelProtocol, Workload, WorkloadStatus, WorkloadType,
+    ApplicationTunnel, Locality as WireLocality, NetworkMode, TunnelProtocol, Workload,
+    WorkloadStatus, WorkloadType, application_tunnel,
 };
 use ambit_types::{DEFAULT_TRUST_DOMAIN, Locality, NamespacedName};
 use bytes::Bytes;
@@ -20,10 +21,13 @@ use crate::input::{
 };
 use crate::output::{AddressResource, Diagnostic};
 use crate::outputs::Output;
+use crate::status::Status;
 use crate::store::Store;
+use crate::view::View;
+use crate::waypoint::{self, Binding, Extra, GATEWAY_NAME};
 
 /// A pod's workload, captured or not; none while it has no address, and none once it is over.
-pub(super) fn pod(store: &Store, about: About<'_, Pod>) -> Output {
+pub(super) fn pod(view: &View<'_>, about: About<'_, Pod>) -> Output {
     let (key, pod) = (about.key, &about.object.object);
     let mut diagnostics = hints(&about, &pod.hints);
     if let Err(bad) = &pod.addresses {
@@ -32,21 +36,76 @@ pub(super) fn pod(store: &Store, about: About<'_, Pod>) -> Output {
         diagnostics.push(told.value(&bad.value).remedy("write an IP address"));
     }
     let at = NamespacedName::new(Arc::clone(&key.namespace), Arc::clone(&key.name));
-    let message = pod.is_endpoint().then(|| pod_workload(store, &at, pod));
+    let message = pod
+        .is_endpoint()
+        .then(|| pod_workload(view.store, &at, pod));
+    let own = waypoint::of_workload(view, &key.namespace, &pod.labels, pod.account());
+    diagnostics.extend(waypoint::workload_status(&about, &own).1);
+    let extra = Extra {
+        labels: Some(&pod.labels),
+        draining: pod.draining,
+    };
+    let tunnel = pod
+        .labels
+        .get(GATEWAY_NAME)
+        .and_then(|gateway| application_tunnel(view, &key.namespace, gateway));
+    let message = message.map(|message| Workload {
+        application_tunnel: tunnel,
+        ..message
+    });
     Output {
-        addresses: message.map(AddressResource::workload).into_iter().collect(),
         diagnostics,
+        ..with_waypoint(view, (key, &own), message, &extra)
+    }
+}
+
+/// A workload with the waypoint of its own addresses, and with the policies that guard its services.
+fn with_waypoint(
+    view: &View<'_>,
+    (key, own): (&ObjectKey, &Binding),
+    message: Option<Workload>,
+    extra: &Extra<'_>,
+) -> Output {
+    let Some(mut message) = message else {
+        return Output::default();
+    };
+    message.waypoint = own.wire(view.store.network()).0;
+    let guards = waypoint::guards_of(view, &message);
+    message.authorization_policies.extend(guards);
+    let resource = waypoint::workload(view, (key, own), &message, extra);
+    Output {
+        addresses: vec![AddressResource::workload(message)],
+        waypoint: resource.into_iter().collect(),
         ..Output::default()
     }
 }
 
+/// How an instance of a waypoint is told who called, if its Gateway binds that.
+fn application_tunnel(
+    view: &View<'_>,
+    namespace: &str,
+    gateway: &str,
+) -> Option<ApplicationTunnel> {
+    let fact = view.waypoint_fact(&NamespacedName::new(namespace, gateway))?;
+    let inbound = fact.inbound?;
+    let protocol = if inbound.proxy {
+        application_tunnel::Protocol::Proxy
+    } else {
+        application_tunnel::Protocol::None
+    };
+    Some(ApplicationTunnel {
+        protocol: protocol.into(),
+        port: inbound.port.unwrap_or_default().into(),
+    })
+}
+
 fn pod_workload(store: &Store, at: &NamespacedName, pod: &Pod) -> Workload {
-    let (namespace, cluster) = (&*at.namespace, &store.settings.cluster_id);
+    let namespace = &*at.namespace;
     let captured = store.redirection(at, &pod.uid) == Redirection::Enabled;
     let addresses = pod.addresses.as_deref().unwrap_or_default();
     let locality = store.nodes.get(&pod.node);
     Workload {
-        uid: format!("{cluster}//Pod/{at}"),
+        uid: uid_of(store, &Store::key(Kind::Pod, &at.namespace, &at.name)).to_string(),
         name: at.name.to_string(),
         addresses: addresses.iter().map(octets).collect(),
         service_account: pod.service_account.to_string(),
@@ -64,15 +123,13 @@ fn pod_workload(store: &Store, at: &NamespacedName, pod: &Pod) -> Workload {
 }
 
 /// A WorkloadEntry's workload.
-pub(super) fn workload_entry(store: &Store, about: About<'_, WorkloadEntry>) -> Output {
+pub(super) fn workload_entry(view: &View<'_>, about: About<'_, WorkloadEntry>) -> Output {
+    let store = view.store;
     let (key, entry) = (about.key, &about.object.object);
-    let (cluster, namespace) = (&store.settings.cluster_id, &*key.namespace);
+    let namespace = &*key.namespace;
     let mut diagnostics = hints(&about, &entry.hints);
     diagnostics.extend(unplaced(&about, "spec.address", &entry.spec));
-    let uid = format!(
-        "{cluster}/networking.istio.io/WorkloadEntry/{namespace}/{}",
-        key.name
-    );
+    let uid = uid_of(store, key).to_string();
     let base = described(store, namespace, &entry.labels, &entry.workload_name, false);
     let message = placed(&entry.spec, base).map(|base| Workload {
         uid,
@@ -80,10 +137,17 @@ pub(super) fn workload_entry(store: &Store, about: About<'_, WorkloadEntry>) -> 
         services: members::of_workload_entry(store, namespace, &entry.labels, &entry.spec),
         ..base
     });
+    let own = waypoint::of_workload(view, namespace, &entry.labels, &entry.spec.service_account);
+    let (conditions, told) = waypoint::workload_status(&about, &own);
+    diagnostics.extend(told);
+    let extra = Extra {
+        labels: Some(&entry.labels),
+        draining: false,
+    };
     Output {
-        addresses: message.map(AddressResource::workload).into_iter().collect(),
+        status: Status::of(conditions),
         diagnostics,
-        ..Output::default()
+        ..with_waypoint(view, (key, &own), message, &extra)
     }
 }
 
@@ -116,6 +180,21 @@ pub(super) fn slice(store: &Store, about: About<'_, Slice>) -> Output {
         addresses: workloads.map(AddressResource::workload).collect(),
         ..Output::default()
     }
+}
+
+/// The uid of a pod or a WorkloadEntry (`control-plane-contract` 2.1).
+pub(crate) fn uid_of(store: &Store, key: &ObjectKey) -> Arc<str> {
+    let cluster = &store.settings.cluster_id;
+    let group = match key.kind {
+        Kind::Pod => "",
+        _ => key.kind.group(),
+    };
+    let ObjectKey {
+        kind,
+        namespace,
+        name,
+    } = key;
+    format!("{cluster}/{group}/{kind}/{namespace}/{name}").into()
 }
 
 /// What every workload of a namespace has.

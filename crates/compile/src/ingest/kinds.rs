@@ -12,7 +12,9 @@ use crate::input::{
     Labels, Mesh, Namespace, Pod, Service, ServiceEntry, Slice, WorkloadEntry, locality_of,
 };
 use crate::policy::{Kept, Peer, Policy, Refused};
+use crate::reads::Read;
 use crate::store::{NETWORK, PolicyEntry};
+use crate::waypoint::{GATEWAY_NAME, asks};
 
 /// What differs between what was and what is, and who reads that.
 impl Ingest<'_> {
@@ -44,7 +46,10 @@ impl Ingest<'_> {
         self.store.mesh_fault = fault;
         if mesh != self.store.mesh {
             self.store.mesh = mesh;
-            self.marks().everything();
+            self.everything();
+        }
+        if self.store.describe_mesh() {
+            self.touch(&Read::Mesh);
         }
     }
 
@@ -73,15 +78,27 @@ impl Ingest<'_> {
         if (of_system && was.get(NETWORK) != is.get(NETWORK))
             || (of_root && discovered.0 != discovered.1)
         {
-            self.marks().everything();
-        } else if discovered.0 != discovered.1 || visible.0 != visible.1 {
+            self.everything();
+        } else if discovered.0 != discovered.1 {
+            // Whoever asked for anything may have asked for something in there.
+            self.readers.touch_all(self.dirty);
+            self.marks().space(name);
+        } else if visible.0 != visible.1 || asks(&was) != asks(&is) || bypass(&old) != bypass(&new)
+        {
             self.marks().space(name);
         } else if old.map(|o| o.object.distribution) != new.as_ref().map(|o| o.object.distribution)
         {
             self.marks().hosts_of_space(name);
         }
         self.space(name).namespace = new;
+        self.touch(&Read::Space(Arc::clone(name)));
         self.prune(name);
+    }
+
+    /// All that there is.
+    fn everything(&mut self) {
+        self.readers.touch_all(self.dirty);
+        self.marks().everything();
     }
 
     pub(super) fn node(&mut self, key: &ObjectKey, new: Option<&Node>) {
@@ -109,6 +126,10 @@ impl Ingest<'_> {
         let old = old.map(|old| old.object);
         let facts = |pod: &Pod| (pod.terminal, pod.labels.clone());
         let (was, is) = (old.as_ref().map(facts), new.map(facts));
+        let member = |pod: &Pod| (pod.service_account.clone(), pod.addresses.clone());
+        let moved = was != is || old.as_ref().map(member) != new.map(member);
+        let gateway = |pod: &Pod| pod.labels.get(GATEWAY_NAME).map(Arc::<str>::from);
+        let gateways = (old.as_ref().and_then(gateway), new.and_then(gateway));
         let nodes = (
             old.map(|pod| pod.node),
             new.map(|pod| Arc::clone(&pod.node)),
@@ -127,6 +148,27 @@ impl Ingest<'_> {
                 self.store.pods_on_node.entry(node).or_default().insert(at);
             }
         }
+        self.instance(key, gateways);
+        if moved {
+            self.touch(&Read::Workloads(Arc::clone(&key.namespace)));
+        }
+    }
+
+    /// A pod of a Gateway, before and now.
+    fn instance(&mut self, key: &ObjectKey, (was, is): (Option<Arc<str>>, Option<Arc<str>>)) {
+        let at = |gateway: &Arc<str>| {
+            NamespacedName::new(Arc::clone(&key.namespace), Arc::clone(gateway))
+        };
+        let (was, is) = (was.as_ref().map(at), is.as_ref().map(at));
+        if let Some(was) = &was {
+            remove(&mut self.store.instances, was, &key.name);
+            self.touch(&Read::Instances(was.clone()));
+        }
+        if let Some(is) = is {
+            self.touch(&Read::Instances(is.clone()));
+            let instances = self.store.instances.entry(is).or_default();
+            instances.insert(Arc::clone(&key.name));
+        }
     }
 
     pub(super) fn service(&mut self, key: &ObjectKey, new: Option<Located<Service>>) {
@@ -139,7 +181,7 @@ impl Ingest<'_> {
             self.get(key, |space| &space.services).cloned(),
         );
         let host = self.store.hostname(&key.namespace, &key.name);
-        self.dirty.mark(Unit::Host(Arc::clone(&host)));
+        self.dirty.host(&host);
         if old.is_none() {
             self.claim(&host, key);
             self.marks().entries_of(&host);
@@ -170,6 +212,7 @@ impl Ingest<'_> {
             remove(&mut self.store.slices_of_pod, pod, &at);
             self.marks().pod(pod);
         }
+        self.touch(&Read::Workloads(Arc::clone(&key.namespace)));
         let new = self.get(key, |space| &space.slices);
         let pods: Vec<_> = new
             .iter()
@@ -194,7 +237,7 @@ impl Ingest<'_> {
         );
         for entry in old.iter().chain(&new) {
             for host in &entry.hosts {
-                self.dirty.mark(Unit::Host(Arc::clone(host)));
+                self.dirty.host(host);
             }
         }
         if old == new {
@@ -231,6 +274,7 @@ impl Ingest<'_> {
                 self.marks().selecting(&key.namespace, labels);
             }
         }
+        self.touch(&Read::Workloads(Arc::clone(&key.namespace)));
     }
 
     pub(super) fn read_policy(
@@ -300,4 +344,9 @@ impl Ingest<'_> {
             }
         }
     }
+}
+
+/// What its annotation says of going round waypoints.
+fn bypass(namespace: &Option<Located<Namespace>>) -> Option<&str> {
+    namespace.as_ref()?.object.bypass.as_deref()
 }

@@ -52,6 +52,24 @@ impl Marks<'_> {
         }
     }
 
+    /// Pods and WorkloadEntries of a namespace that run under an account.
+    pub(super) fn account(&mut self, namespace: &Arc<str>, account: &str) {
+        let Some(space) = self.store.spaces.get(namespace) else {
+            return;
+        };
+        for (name, pod) in &space.pods {
+            if pod.object.account() == account {
+                self.dirty.object(Store::key(Kind::Pod, namespace, name));
+            }
+        }
+        for (name, entry) in &space.workloads {
+            if entry.object.spec.service_account == account {
+                let key = Store::key(Kind::WorkloadEntry, namespace, name);
+                self.dirty.object(key);
+            }
+        }
+    }
+
     /// Whoever selects workloads with these labels, and tells when there are none.
     pub(super) fn selecting(&mut self, namespace: &Arc<str>, labels: &Labels) {
         let selects = |selector: Option<&Labels>| selector.is_some_and(|s| s.selects(labels));
@@ -149,12 +167,11 @@ impl Marks<'_> {
             return;
         };
         for name in space.services.keys() {
-            self.dirty
-                .mark(Unit::Host(self.store.hostname(namespace, name)));
+            self.dirty.host(&self.store.hostname(namespace, name));
         }
         for entry in space.entries.values() {
             for host in &entry.object.hosts {
-                self.dirty.mark(Unit::Host(Arc::clone(host)));
+                self.dirty.host(host);
             }
         }
     }

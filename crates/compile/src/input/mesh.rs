@@ -18,7 +18,13 @@ pub(crate) struct Mesh {
     /// Namespaces that are looked at: any of them; none takes all.
     discovery: Box<[Selector]>,
     visibility: Option<Restriction>,
+    /// Services whose waypoint can't serve are reached without it (`defaultConfig.proxyMetadata`,
+    /// [`WAYPOINT_BYPASS`]); a setting of the compiler says the same.
+    pub(crate) waypoint_bypass: bool,
 }
+
+/// The key in `defaultConfig.proxyMetadata` of the mesh configuration; its value is `allow`.
+const WAYPOINT_BYPASS: &str = "AMBIT_WAYPOINT_BYPASS";
 
 /// A value of the mesh configuration that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +57,7 @@ enum Rule {
 
 /// A Kubernetes label selector: all of it must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Selector {
+pub(crate) struct Selector {
     labels: Labels,
     expressions: Box<[(Box<str>, Test)]>,
 }
@@ -73,6 +79,7 @@ impl Mesh {
             root_namespace: Arc::clone(&settings.system_namespace),
             discovery: Box::default(),
             visibility: None,
+            waypoint_bypass: settings.waypoint_bypass,
         }
     }
 
@@ -103,6 +110,22 @@ impl Mesh {
             .as_ref()
             .map(Restriction::new)
             .transpose()?;
+        let config = spec.default_config.as_ref();
+        let bypass = config.and_then(|config| config.proxy_metadata.get(WAYPOINT_BYPASS));
+        match bypass.map(String::as_str) {
+            None => {}
+            Some("allow") => mesh.waypoint_bypass = true,
+            Some("deny") => mesh.waypoint_bypass = false,
+            Some(other) => {
+                return Err(MeshFault {
+                    bad: BadValue {
+                        field: format!("defaultConfig.proxyMetadata.{WAYPOINT_BYPASS}"),
+                        value: other.to_owned(),
+                    },
+                    wanted: "allow or deny",
+                });
+            }
+        }
         Ok(mesh)
     }
 
@@ -201,7 +224,12 @@ impl Selector {
         })
     }
 
-    fn matches(&self, labels: &Labels) -> bool {
+    /// None for one that can't be used.
+    pub(crate) fn read(selector: &LabelSelector) -> Option<Self> {
+        Self::new(0, selector).ok()
+    }
+
+    pub(crate) fn matches(&self, labels: &Labels) -> bool {
         let holds = |(key, test): &(Box<str>, Test)| {
             let value = labels.get(key);
             match test {

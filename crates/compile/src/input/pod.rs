@@ -24,6 +24,8 @@ pub(crate) struct Pod {
     pub(crate) terminal: bool,
     /// Ready, and not about to go.
     pub(crate) healthy: bool,
+    /// Ready, and about to go.
+    pub(crate) draining: bool,
     pub(crate) host_network: bool,
     pub(crate) workload_name: Box<str>,
     /// Named TCP ports of containers, then of native sidecars.
@@ -47,6 +49,7 @@ impl Pod {
             addresses: status.map_or_else(|| Ok(Box::default()), addresses),
             terminal: matches!(phase, Some("Succeeded" | "Failed")),
             healthy: meta.deletion_timestamp.is_none() && status.is_some_and(is_ready),
+            draining: meta.deletion_timestamp.is_some() && status.is_some_and(is_ready),
             host_network: spec.is_some_and(|spec| spec.host_network == Some(true)),
             workload_name: workload_name(meta).into(),
             ports: spec.map(named_ports).unwrap_or_default(),

@@ -1,5 +1,7 @@
 //! The names of policies on the wire.
 
+use crate::waypoint::GUARD_PREFIX;
+
 use super::peer::{PORT_POLICY_PREFIX, STATIC_STRICT};
 
 /// The name under which an authorization policy is sent.
@@ -9,8 +11,10 @@ use super::peer::{PORT_POLICY_PREFIX, STATIC_STRICT};
 /// never become one.
 pub(crate) fn sent_name(name: &str) -> String {
     const MOVED: &str = "user_";
-    let taken =
-        name == STATIC_STRICT || name.starts_with(PORT_POLICY_PREFIX) || name.starts_with(MOVED);
+    let taken = name == STATIC_STRICT
+        || [PORT_POLICY_PREFIX, GUARD_PREFIX, MOVED]
+            .iter()
+            .any(|taken| name.starts_with(taken));
     let name = name.replace('%', "%25").replace('/', "%2F");
     if taken {
         format!("{MOVED}{name}")

@@ -33,6 +33,19 @@ impl Store {
         oldest.map(|(name, entry)| HostOwner::Entry(name, entry))
     }
 
+    /// Who owns a host name, by namespace.
+    pub(crate) fn owners<'a>(&'a self, host: &str) -> Vec<(Arc<str>, HostOwner<'a>)> {
+        let claims = self.hosts.get(host).into_iter().flatten();
+        let mut namespaces: Vec<_> = claims.map(|claim| Arc::clone(&claim.namespace)).collect();
+        namespaces.sort();
+        namespaces.dedup();
+        let owned = namespaces.into_iter().filter_map(|namespace| {
+            let owner = self.host_owner(&namespace, host)?;
+            Some((namespace, owner))
+        });
+        owned.collect()
+    }
+
     /// Whether a ServiceEntry of a namespace gives anything at all.
     pub(crate) fn is_sent(&self, namespace: &str, entry: &ServiceEntry) -> bool {
         entry.addresses.is_ok() && self.visibility(namespace) != Visibility::Hidden

@@ -5,6 +5,12 @@ use ambit_kube::k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use ambit_kube::k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use ambit_types::NamespacedName;
 
+use super::gateway::WaypointFact;
+use crate::view::View;
+
+mod deployment;
+mod pod;
+
 /// The objects of a waypoint, in the order in which they are applied.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rendered {
@@ -18,4 +24,9 @@ pub struct Rendered {
     pub service: Service,
     /// Keeps one pod through voluntary disruptions, where there is more than one.
     pub disruption_budget: Option<PodDisruptionBudget>,
+}
+
+/// What runs for a waypoint; none where the Gateway has addresses of its own.
+pub(super) fn rendered(view: &View<'_>, fact: &WaypointFact) -> Option<Rendered> {
+    deployment::waypoint_objects(view, fact)
 }

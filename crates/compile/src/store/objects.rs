@@ -1,0 +1,91 @@
+//! Objects as they were written, of every kind that is looked at through the world (ADR 0008): one table a kind and
+//! namespace, and who attaches to whom.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use ambit_kube::{Kind, Located, Object, ObjectKey};
+
+/// Objects by kind, namespace and name. Not pods, nodes and slices, of which there are many: those are kept as far as
+/// they are read.
+#[derive(Debug, Default)]
+pub(crate) struct Objects {
+    tables: BTreeMap<(Kind, Arc<str>), BTreeMap<Arc<str>, Located<Object>>>,
+    /// What policies are attached to an object, by reference.
+    attached: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+}
+
+impl Objects {
+    /// Whether objects of a kind are kept here.
+    pub(crate) fn keeps(kind: Kind) -> bool {
+        !matches!(
+            kind,
+            Kind::Pod | Kind::Node | Kind::EndpointSlice | Kind::ServiceAccount | Kind::MeshConfig
+        )
+    }
+
+    pub(crate) fn get(&self, key: &ObjectKey) -> Option<&Located<Object>> {
+        let table = self.tables.get(&(key.kind, Arc::clone(&key.namespace)))?;
+        table.get(&key.name)
+    }
+
+    /// The objects of a kind in a namespace, by name.
+    pub(crate) fn of(
+        &self,
+        kind: Kind,
+        namespace: &Arc<str>,
+    ) -> impl Iterator<Item = (&Arc<str>, &Located<Object>)> {
+        let table = self.tables.get(&(kind, Arc::clone(namespace)));
+        table.into_iter().flatten()
+    }
+
+    /// Namespaces that have objects of a kind.
+    pub(crate) fn namespaces(&self, kind: Kind) -> impl Iterator<Item = &Arc<str>> {
+        let from = (kind, Arc::from(""));
+        let tables = self.tables.range(from..);
+        tables
+            .take_while(move |((of, _), _)| *of == kind)
+            .map(|((_, namespace), _)| namespace)
+    }
+
+    /// Puts an object in its place, or takes it away; what was there.
+    pub(crate) fn replace(
+        &mut self,
+        key: &ObjectKey,
+        new: Option<Located<Object>>,
+    ) -> Option<Located<Object>> {
+        let at = (key.kind, Arc::clone(&key.namespace));
+        match new {
+            Some(new) => {
+                let table = self.tables.entry(at).or_default();
+                table.insert(Arc::clone(&key.name), new)
+            }
+            None => {
+                let table = self.tables.get_mut(&at)?;
+                let old = table.remove(&key.name);
+                if table.is_empty() {
+                    self.tables.remove(&at);
+                }
+                old
+            }
+        }
+    }
+
+    /// Notes that a policy attaches to an object, or no longer does.
+    pub(crate) fn attach(&mut self, target: ObjectKey, policy: &ObjectKey, now: bool) {
+        if now {
+            let policies = self.attached.entry(target).or_default();
+            policies.insert(policy.clone());
+        } else if let Some(policies) = self.attached.get_mut(&target) {
+            policies.remove(policy);
+            if policies.is_empty() {
+                self.attached.remove(&target);
+            }
+        }
+    }
+
+    /// The policies that name an object as their target.
+    pub(crate) fn attached(&self, target: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
+        self.attached.get(target).into_iter().flatten()
+    }
+}
