@@ -29,11 +29,13 @@ impl Meter {
         }
     }
 
-    pub(crate) fn add_received(&self, n: usize) {
+    /// Request bytes that went another way than through a relay.
+    pub fn add_received(&self, n: usize) {
         self.received.fetch_add(n as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn add_sent(&self, n: usize) {
+    /// Response bytes that went another way than through a relay.
+    pub fn add_sent(&self, n: usize) {
         self.sent.fetch_add(n as u64, Ordering::Relaxed);
     }
 }
