@@ -7,6 +7,7 @@
 //! waypoint, or where objects are kept: the compiler does, and answers
 //! questions about other objects through [`World`].
 
+pub mod gateway_api;
 pub mod istio;
 pub mod linkerd;
 mod output;
