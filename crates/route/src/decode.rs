@@ -10,7 +10,7 @@ use std::time::Duration;
 use ambit_proto::waypoint as proto;
 use http::StatusCode;
 
-pub use actions::decode_retry;
+pub use actions::{decode_retry, session as decode_session};
 pub use matches::decode_text;
 
 use crate::model::{
@@ -179,7 +179,15 @@ impl Route {
 }
 
 impl Rule {
-    fn decode(message: &proto::Rule, kind: RouteKind, semantics: Semantics) -> Decoded<Self> {
+    /// Reads a rule that isn't part of a route: a backend's default rule.
+    ///
+    /// # Errors
+    /// The first field that can't be used.
+    pub fn decode(
+        message: &proto::Rule,
+        kind: RouteKind,
+        semantics: Semantics,
+    ) -> Result<Self, InvalidRoute> {
         let matches = list("matches", &message.matches, |m| matches::decode(m, kind))?;
         let ops = actions::header_ops;
         let mut backends = list("backends", &message.backends, actions::backend)?;

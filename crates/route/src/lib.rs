@@ -36,7 +36,7 @@ mod trace;
 pub use backend::{BackendRef, Choice, Mirror};
 pub use conditions::Condition;
 pub use cors::{Cors, CorsActual, CorsDecision, Listed, OriginPattern};
-pub use decode::{InvalidRoute, Wrong, decode_retry, decode_text};
+pub use decode::{InvalidRoute, Wrong, decode_retry, decode_session, decode_text};
 pub use fault::{Abort, Fault, FaultDraw};
 pub use headers::HeaderOps;
 pub use matching::{

@@ -279,7 +279,13 @@ pub fn decode_retry(message: &proto::Retry) -> Result<Retry, super::InvalidRoute
     })
 }
 
-pub(super) fn session(message: &proto::SessionPersistence) -> Decoded<SessionPersistence> {
+/// Session persistence; a backend's policy has the same message.
+///
+/// # Errors
+/// The first field that can't be used.
+pub fn session(
+    message: &proto::SessionPersistence,
+) -> Result<SessionPersistence, super::InvalidRoute> {
     let carrier = match (message.cookie.as_str(), message.header.as_str()) {
         ("", "") => return Err(Wrong::Nothing).within("cookie"),
         ("", header) => Carrier::Header(header_name(header).within("header")?),
