@@ -21,6 +21,10 @@ use crate::{kubeproxy, programs};
 
 mod look;
 mod proxy;
+mod waypoints;
+
+use waypoints::Waypoints;
+pub use waypoints::{WaypointPod, WaypointProgram};
 
 const CONTROL: &str = "control";
 const SYSTEM: &str = "istio-system";
@@ -38,6 +42,10 @@ pub struct Options {
     pub proxy_environment: BTreeMap<String, String>,
     /// Another program in the place of our `ztunnel`.
     pub ztunnel: Option<PathBuf>,
+    /// Another program in the place of our `waypoint`.
+    pub waypoint_program: Option<WaypointProgram>,
+    /// Further environment of the waypoints.
+    pub waypoint_environment: BTreeMap<String, String>,
 }
 
 impl Options {
@@ -49,6 +57,8 @@ impl Options {
             drain_bound: Duration::from_secs(3600),
             proxy_environment: BTreeMap::new(),
             ztunnel: None,
+            waypoint_program: None,
+            waypoint_environment: BTreeMap::new(),
         }
     }
 }
@@ -65,6 +75,7 @@ pub struct Cluster {
     control_plane: Option<Process>,
     nodes: BTreeMap<String, NodePrograms>,
     apps: BTreeMap<Key, Process>,
+    waypoints: Waypoints,
     // Last: its removal comes after the processes'.
     sandbox: Sandbox,
 }
@@ -112,6 +123,7 @@ impl Cluster {
             control_plane: None,
             nodes: BTreeMap::new(),
             apps: BTreeMap::new(),
+            waypoints: Waypoints::default(),
             sandbox,
         };
         for node in cluster.options.nodes.clone() {
@@ -266,7 +278,7 @@ impl Cluster {
         for pod in pods {
             self.run_pod(pod).await?;
         }
-        self.sync_kube_proxy()
+        self.sync_waypoints().await
     }
 
     /// Does for a pod what a kubelet does, until it is ready.

@@ -5,6 +5,7 @@ mod enrolment;
 mod hold;
 mod policy;
 mod report;
+mod store;
 mod traffic;
 
 use std::time::Duration;
@@ -51,5 +52,6 @@ async fn steps(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
     policy::allow_and_deny(cluster, report).await?;
     policy::an_edit_closes_a_live_connection(cluster, report).await?;
     enrolment::join_and_leave(cluster, report).await?;
+    store::a_waypoint(cluster, report).await?;
     traffic::the_metrics_of_it_all(cluster, report).await
 }

@@ -111,7 +111,8 @@ pub async fn run(
     };
     command
         .args(strings(container.get("args")))
-        .env("POD_NAME", &key.name);
+        .env("POD_NAME", &key.name)
+        .env("POD_NAMESPACE", &key.namespace);
     command.envs(service_environment(manifests, &key.namespace));
     let name = format!("pod-{}-{}", key.namespace, key.name);
     let mut process = Process::start(sandbox, ns, &name, command)?;

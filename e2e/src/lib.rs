@@ -25,4 +25,4 @@ pub mod programs;
 pub mod scenario;
 pub mod scrape;
 
-pub use cluster::{Cluster, Options};
+pub use cluster::{Cluster, Options, WaypointPod, WaypointProgram};
