@@ -1,3 +1,22 @@
-//! The waypoint: the L7 proxy that a namespace, service or service account opts in to.
+//! Entry point of `waypoint`.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Read by jemalloc: little idle memory, since freed pages go back soon.
+#[cfg(feature = "jemalloc")]
+#[allow(
+    unsafe_code,
+    reason = "the exported name under which jemalloc looks for its options"
+)]
+// SAFETY: a thin pointer to a NUL-terminated text, as jemalloc declares it; the name is its own.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+static OPTIONS: Option<&std::ffi::c_uchar> =
+    b"narenas:2,dirty_decay_ms:500,muzzy_decay_ms:0\0".first();
+
+fn main() -> ExitCode {
+    waypoint::main(std::env::args().skip(1), &ambit_runtime::ProcessEnv)
+}

@@ -1,0 +1,323 @@
+//! HTTP connections that are kept for further requests, on one data thread.
+//!
+//! HTTP/1: a connection carries one request at a time and comes back when its
+//! response has been read to the end; one that isn't ready is never used, so
+//! no request meets the rest of another. HTTP/2: connections are shared up to
+//! a number of streams.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ambit_runtime::Scope;
+use ambit_types::SpiffeId;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::{DialFailure, Dialer, Hop, TlsOrigin};
+use crate::http::UpBody;
+use crate::spawn::OnScope;
+
+/// What is spoken to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Version {
+    Http1,
+    Http2,
+}
+
+/// Who may share a connection: the whole identity and address, and what is put
+/// around it. Hashed by address alone, compared whole.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnKey {
+    pub(crate) address: SocketAddr,
+    pub(crate) hbone: Option<Arc<[SpiffeId]>>,
+    pub(crate) tls: Option<Arc<TlsOrigin>>,
+    pub(crate) version: Version,
+    /// Set where a PROXY header names the client: then it is that client's own.
+    pub(crate) client: Option<SocketAddr>,
+}
+
+impl PartialEq for ConnKey {
+    fn eq(&self, other: &Self) -> bool {
+        let tls = match (&self.tls, &other.tls) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        tls && self.address == other.address
+            && self.version == other.version
+            && self.client == other.client
+            && self.hbone == other.hbone
+    }
+}
+
+impl Eq for ConnKey {}
+
+impl Hash for ConnKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.address.hash(state);
+        self.version.hash(state);
+    }
+}
+
+/// A connection for one request.
+pub(crate) enum Sender {
+    Http1(Http1),
+    Http2(Http2),
+}
+
+/// An HTTP/1 connection that is this request's alone until it is given back.
+pub(crate) struct Http1 {
+    pub(crate) send: http1::SendRequest<UpBody>,
+    uses: u32,
+}
+
+/// A place on a shared HTTP/2 connection; dropping it frees the place.
+pub(crate) struct Http2 {
+    pub(crate) send: http2::SendRequest<UpBody>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    send: http2::SendRequest<UpBody>,
+    active: AtomicUsize,
+    uses: AtomicUsize,
+    last_used: Mutex<Instant>,
+}
+
+impl Drop for Http2 {
+    fn drop(&mut self) {
+        self.shared.active.fetch_sub(1, Ordering::Relaxed);
+        *self.shared.last_used.lock() = Instant::now();
+    }
+}
+
+/// What a pool of one key may do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PoolLimits {
+    /// An idle connection is closed after this; `None`: never.
+    pub(crate) idle: Option<Duration>,
+    /// Requests that one connection carries; `None`: any number.
+    pub(crate) uses: Option<u32>,
+    /// Streams of an HTTP/2 connection.
+    pub(crate) streams: usize,
+}
+
+/// The connections of one data thread. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Conns {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    scope: Scope,
+    entries: Mutex<HashMap<ConnKey, Entry>>,
+}
+
+#[derive(Default)]
+struct Entry {
+    idle: Vec<Idle>,
+    shared: Vec<Arc<Shared>>,
+    limit: Option<Duration>,
+}
+
+struct Idle {
+    send: http1::SendRequest<UpBody>,
+    uses: u32,
+    since: Instant,
+}
+
+/// Idle connections of one key. More are closed.
+const MAX_IDLE: usize = 1024;
+const SWEEP: Duration = Duration::from_secs(5);
+
+impl Conns {
+    /// No connections; their tasks belong to `scope`.
+    pub(crate) fn new(scope: &Scope) -> Self {
+        let inner = Arc::new(Inner {
+            scope: scope.child("upstream connections"),
+            entries: Mutex::default(),
+        });
+        let weak = Arc::downgrade(&inner);
+        scope.spawn("sweep upstream connections", async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let Some(inner) = weak.upgrade() else { return };
+                inner.sweep(Instant::now());
+            }
+        });
+        Self { inner }
+    }
+
+    /// A kept connection, if one can be used now.
+    pub(crate) fn reuse(&self, key: &ConnKey, limits: PoolLimits) -> Option<Sender> {
+        let mut entries = self.inner.entries.lock();
+        let entry = entries.get_mut(key)?;
+        entry.limit = limits.idle;
+        match key.version {
+            Version::Http1 => {
+                // The latest first: it is the least likely to have been closed.
+                let mut index = entry.idle.len();
+                while index > 0 {
+                    index -= 1;
+                    let idle = entry.idle.get(index)?;
+                    if idle.send.is_closed() {
+                        entry.idle.remove(index);
+                    } else if idle.send.is_ready() {
+                        let idle = entry.idle.remove(index);
+                        return Some(Sender::Http1(Http1 {
+                            send: idle.send,
+                            uses: idle.uses,
+                        }));
+                    }
+                }
+                None
+            }
+            Version::Http2 => {
+                entry.shared.retain(|shared| !shared.send.is_closed());
+                let free = entry.shared.iter().find(|shared| {
+                    shared.active.load(Ordering::Relaxed) < limits.streams.max(1)
+                        && limits.uses.is_none_or(|max| {
+                            shared.uses.load(Ordering::Relaxed) < max as usize
+                        })
+                })?;
+                Some(Sender::Http2(place(free)))
+            }
+        }
+    }
+
+    /// A new connection. An HTTP/2 one is shared from now on. `held` is kept
+    /// for as long as the connection lives: its place in a limit.
+    ///
+    /// # Errors
+    /// See [`DialFailure`].
+    pub(crate) async fn open<H: Send + 'static>(
+        &self,
+        dialer: &Dialer,
+        key: &ConnKey,
+        hop: &Hop,
+        held: H,
+    ) -> Result<Sender, DialFailure> {
+        let io = TokioIo::new(dialer.dial(hop).await?);
+        let scope = &self.inner.scope;
+        match key.version {
+            Version::Http1 => {
+                let (send, connection) = http1::Builder::new()
+                    .max_headers(MAX_RESPONSE_FIELDS)
+                    .max_buf_size(MAX_RESPONSE_HEAD)
+                    .handshake(io)
+                    .await
+                    .map_err(DialFailure::Http)?;
+                scope.spawn("upstream http1", async move {
+                    let _held = held;
+                    if let Err(error) = connection.with_upgrades().await {
+                        debug!(%error, "upstream connection ended");
+                    }
+                });
+                Ok(Sender::Http1(Http1 { send, uses: 0 }))
+            }
+            Version::Http2 => {
+                let (send, connection) = http2::Builder::new(OnScope(scope.clone()))
+                    .timer(TokioTimer::new())
+                    .initial_stream_window_size(STREAM_WINDOW)
+                    .initial_connection_window_size(CONNECTION_WINDOW)
+                    .max_header_list_size(HEADER_LIST)
+                    .max_send_buf_size(SEND_BUFFER)
+                    .keep_alive_interval(PING)
+                    .keep_alive_timeout(PONG)
+                    .handshake(io)
+                    .await
+                    .map_err(DialFailure::Http)?;
+                scope.spawn("upstream http2", async move {
+                    let _held = held;
+                    if let Err(error) = connection.await {
+                        debug!(%error, "upstream connection ended");
+                    }
+                });
+                let shared = Arc::new(Shared {
+                    send,
+                    active: AtomicUsize::new(0),
+                    uses: AtomicUsize::new(0),
+                    last_used: Mutex::new(Instant::now()),
+                });
+                let place = place(&shared);
+                let mut entries = self.inner.entries.lock();
+                entries.entry(key.clone()).or_default().shared.push(shared);
+                Ok(Sender::Http2(place))
+            }
+        }
+    }
+
+    /// Gives an HTTP/1 connection back, once its response has been read.
+    pub(crate) fn give_back(&self, key: &ConnKey, connection: Http1, limits: PoolLimits) {
+        let uses = connection.uses.saturating_add(1);
+        let worn = limits.uses.is_some_and(|max| uses >= max);
+        if worn || connection.send.is_closed() {
+            return;
+        }
+        let mut entries = self.inner.entries.lock();
+        let entry = match entries.get_mut(key) {
+            Some(entry) => entry,
+            None => entries.entry(key.clone()).or_default(),
+        };
+        entry.limit = limits.idle;
+        if entry.idle.len() < MAX_IDLE {
+            entry.idle.push(Idle {
+                send: connection.send,
+                uses,
+                since: Instant::now(),
+            });
+        }
+    }
+
+    /// Connections that are kept, for the admin port.
+    pub(crate) fn kept(&self) -> usize {
+        let entries = self.inner.entries.lock();
+        let count = |entry: &Entry| entry.idle.len() + entry.shared.len();
+        entries.values().map(count).sum()
+    }
+}
+
+fn place(shared: &Arc<Shared>) -> Http2 {
+    shared.active.fetch_add(1, Ordering::Relaxed);
+    shared.uses.fetch_add(1, Ordering::Relaxed);
+    Http2 {
+        send: shared.send.clone(),
+        shared: Arc::clone(shared),
+    }
+}
+
+impl Inner {
+    fn sweep(&self, now: Instant) {
+        let mut entries = self.entries.lock();
+        entries.retain(|_, entry| {
+            let limit = entry.limit.unwrap_or(Duration::MAX);
+            let stale = |since: Instant| now.saturating_duration_since(since) >= limit;
+            entry
+                .idle
+                .retain(|idle| !idle.send.is_closed() && !stale(idle.since));
+            entry.shared.retain(|shared| {
+                let unused = shared.active.load(Ordering::Relaxed) == 0;
+                !(shared.send.is_closed() || unused && stale(*shared.last_used.lock()))
+            });
+            !(entry.idle.is_empty() && entry.shared.is_empty())
+        });
+    }
+}
+
+/// Response heads that are taken (7.2, towards the backend as well).
+const MAX_RESPONSE_FIELDS: usize = 128;
+const MAX_RESPONSE_HEAD: usize = 128 << 10;
+const HEADER_LIST: u32 = 64 << 10;
+/// Unread bytes that one response, and one connection, may hold.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+const SEND_BUFFER: usize = 256 << 10;
+const PING: Duration = Duration::from_secs(30);
+const PONG: Duration = Duration::from_secs(20);

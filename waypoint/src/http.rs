@@ -1,0 +1,21 @@
+//! HTTP on an inner connection: the server, one module for each step of a
+//! request, and the client half that forwards it.
+//!
+//! `server` → `head` (limits, smuggling, sanitising) → `request` (the steps in
+//! the order of `waypoint-contract` 1.11) → `forward` (attempts) → `exchange`
+//! (streams the response, leaves one record).
+
+mod body;
+mod exchange;
+mod forward;
+mod head;
+mod reply;
+mod request;
+mod server;
+mod upgrade;
+
+pub(crate) use body::UpBody;
+pub(crate) use exchange::Exchange;
+pub(crate) use forward::plain_endpoint;
+pub(crate) use reply::Flag;
+pub(crate) use server::{Inner, serve};

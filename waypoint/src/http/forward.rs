@@ -1,0 +1,593 @@
+//! Sends a request: attempts, each with an endpoint, a connection and a bound
+//! of time, until one's outcome stands (`waypoint-contract` 3.3, 5.1, 5.2).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit_route::{AttemptOutcome, Failure, Next, Retries, Rule, StopReason};
+use ambit_upstream::{
+    Endpoint, LocalFailure, Outcome, Pick, PickContext, PickError, Settings,
+};
+use http::header::HOST;
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Request, Response, Uri, Version};
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+use tokio::time::{Instant, timeout_at};
+
+use super::body::{Replay, UpBody};
+use super::exchange::{Exchange, GiveBack, Guards, Held};
+use super::reply::{Flag, LocalReply};
+use super::request::{Chosen, Outbound};
+use super::server::Inner;
+use crate::config::{Config, Upstream};
+use crate::dial::{
+    Alpn, ConnKey, DialFailure, Hop, PoolLimits, ProxyHeader, Sender, Version as Spoken,
+};
+
+/// A request that is ready to be sent.
+pub(crate) struct Call<'c> {
+    pub(crate) config: &'c Arc<Config>,
+    pub(crate) inner: &'c Arc<Inner>,
+    pub(crate) rule: Option<&'c Rule>,
+    pub(crate) chosen: &'c Chosen<'c>,
+    pub(crate) outbound: Outbound,
+    /// `None`: there is no body.
+    pub(crate) replay: Option<Replay>,
+    pub(crate) client_version: Version,
+}
+
+/// A backend's response, its body still to come.
+pub(crate) struct Forwarded {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) held: Held,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) idle: Option<Duration>,
+}
+
+impl Forwarded {
+    pub(crate) fn headers_mut(&mut self) -> &mut http::HeaderMap {
+        self.response.headers_mut()
+    }
+}
+
+/// Why an attempt has no response.
+struct Failed {
+    failure: Failure,
+    flag: Flag,
+    reason: &'static str,
+    transport: Option<String>,
+}
+
+impl Failed {
+    fn dial(error: &DialFailure) -> Self {
+        let failure = match error {
+            DialFailure::Overflow => Failure::Overflow,
+            _ => Failure::Connect,
+        };
+        let flag = match error {
+            DialFailure::Overflow => Flag::Overflow,
+            _ => Flag::ConnectFailure,
+        };
+        Self {
+            failure,
+            flag,
+            reason: error.reason(),
+            transport: Some(error.to_string()),
+        }
+    }
+
+    fn late() -> Self {
+        Self {
+            failure: Failure::PerTryTimeout,
+            flag: Flag::Timeout,
+            reason: "timeout",
+            transport: None,
+        }
+    }
+
+    fn http(error: &hyper::Error) -> Self {
+        let (failure, flag, reason) = if is_refused(error) {
+            (Failure::RefusedStream, Flag::UpstreamReset, "remote refused stream reset")
+        } else if error.is_canceled() {
+            (Failure::ResetBeforeRequest, Flag::UpstreamClosed, "connection termination")
+        } else if error.is_parse() {
+            (Failure::Reset, Flag::UpstreamProtocol, "protocol error")
+        } else if error.is_incomplete_message() || error.is_closed() {
+            (Failure::Reset, Flag::UpstreamClosed, "connection termination")
+        } else if is_reset(error) {
+            (Failure::Reset, Flag::UpstreamReset, "remote reset")
+        } else {
+            (Failure::Reset, Flag::UpstreamClosed, "connection termination")
+        };
+        Self {
+            failure,
+            flag,
+            reason,
+            transport: None,
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::Local(match self.failure {
+            Failure::PerTryTimeout => LocalFailure::Timeout,
+            Failure::Connect => LocalFailure::Connect,
+            _ => LocalFailure::Reset,
+        })
+    }
+
+    fn reply(self) -> LocalReply {
+        match self.flag {
+            Flag::Timeout => LocalReply::timeout(),
+            flag => LocalReply::upstream(flag, self.reason, self.transport.as_deref()),
+        }
+    }
+}
+
+fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(h2) = inner.downcast_ref::<h2::Error>() {
+            return h2.reason();
+        }
+        cause = inner.source();
+    }
+    None
+}
+
+fn is_refused(error: &hyper::Error) -> bool {
+    h2_reason(error) == Some(h2::Reason::REFUSED_STREAM)
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    h2_reason(error).is_some()
+}
+
+/// Sends a request until an outcome stands.
+///
+/// # Errors
+/// The answer to give where no backend gave one.
+pub(crate) async fn send(
+    mut call: Call<'_>,
+    exchange: &mut Exchange,
+) -> Result<Forwarded, LocalReply> {
+    let target = call.chosen.target.clone();
+    let cluster = target.as_ref().map(|target| &target.cluster);
+    let settings = cluster.map_or_else(default_settings, |cluster| cluster.settings());
+    if let Some(refusal) = &settings.policy.invalid {
+        let status = http::StatusCode::from_u16(refusal.status);
+        return Err(LocalReply::no_cluster(
+            status.unwrap_or(http::StatusCode::SERVICE_UNAVAILABLE),
+        ));
+    }
+    let gateway = &call.config.gateway;
+    let policy = call.rule.and_then(|rule| rule.retry.as_deref());
+    let mut retries = Retries::new(policy.unwrap_or(&gateway.default_retry));
+    let grpc = ambit_route::timeout::grpc_timeout(&call.outbound.headers);
+    let whole = call.rule.and_then(|rule| rule.timeout);
+    let whole = ambit_route::timeout::whole(whole, grpc);
+    let deadline = whole.map(|whole| exchange.started + whole);
+    let request = match cluster {
+        None => None,
+        Some(cluster) => {
+            let permit = cluster.try_request().map_err(|_| LocalReply::overflow())?;
+            cluster.on_first_request(std::time::Instant::now());
+            Some(permit)
+        }
+    };
+    let mut avoid: SmallVec<[Arc<str>; 4]> = SmallVec::new();
+    let mut retry_permit = None;
+    loop {
+        let bound = retries
+            .attempt_timeout(deadline.map(|at| at.saturating_duration_since(Instant::now())))
+            .map(|bound| Instant::now() + bound);
+        let place = place(&call, &avoid)?;
+        exchange.attempts += 1;
+        exchange.endpoint = Some(Arc::clone(&place.endpoint));
+        let begun = Instant::now();
+        let done = attempt(&mut call, exchange, &settings, &place, bound).await;
+        let latency = begun.elapsed();
+        let now = std::time::Instant::now();
+        let next = match &done {
+            Ok((response, ..)) => {
+                place.report(Outcome::Status(response.status().as_u16()), latency, now);
+                let outcome = AttemptOutcome::Response {
+                    status: response.status(),
+                    headers: response.headers(),
+                    trailer: None,
+                };
+                retries.after(&outcome, call.rule, &mut rand::rng())
+            }
+            Err(failed) => {
+                place.report(failed.outcome(), latency, now);
+                let outcome = AttemptOutcome::Failed(failed.failure);
+                retries.after(&outcome, call.rule, &mut rand::rng())
+            }
+        };
+        let out_of_time = deadline.is_some_and(|at| Instant::now() >= at);
+        let again = match next {
+            Next::Again { after } if !out_of_time && call.can_repeat() => {
+                match cluster.map(|cluster| cluster.try_retry(now)) {
+                    None => Some(after),
+                    Some(Ok(permit)) => {
+                        retry_permit = Some(permit);
+                        Some(after)
+                    }
+                    Some(Err(_)) => {
+                        exchange.flag(Flag::Overflow);
+                        None
+                    }
+                }
+            }
+            Next::Again { .. } => None,
+            Next::Stop(StopReason::Exhausted) => {
+                if retries.used() > 0 {
+                    exchange.flag(Flag::RetriesExhausted);
+                }
+                None
+            }
+            Next::Stop(StopReason::NotRetriable) => None,
+        };
+        if let Some(after) = again {
+            avoid.push(Arc::clone(&place.endpoint.uid));
+            drop((done, place));
+            wait(after, deadline).await?;
+            continue;
+        }
+        drop(retry_permit);
+        let (response, sender, give_back) = done.map_err(|failed| {
+            exchange.transport_failure.clone_from(&failed.transport);
+            failed.reply()
+        })?;
+        exchange.upstream_time = Some(latency);
+        let idle = call.rule.and_then(|rule| rule.idle_timeout);
+        let until = call.rule.and_then(|rule| rule.response_timeout);
+        let until = until.map(|bound| exchange.started + bound);
+        return Ok(Forwarded {
+            response,
+            held: Held {
+                sender: Some(sender),
+                give_back,
+                replay: call.replay.clone(),
+                guards: Guards {
+                    pick: place.pick,
+                    request,
+                },
+            },
+            deadline: match (deadline, until) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            },
+            idle,
+        });
+    }
+}
+
+async fn wait(after: Duration, deadline: Option<Instant>) -> Result<(), LocalReply> {
+    let until = Instant::now() + after;
+    if deadline.is_some_and(|at| until >= at) {
+        return Err(LocalReply::timeout());
+    }
+    if !after.is_zero() {
+        tokio::time::sleep_until(until).await;
+    }
+    Ok(())
+}
+
+/// The endpoint of one attempt.
+struct Place {
+    endpoint: Arc<Endpoint>,
+    port: u16,
+    /// `None`: the client dialled it itself, nothing was chosen.
+    pick: Option<Pick>,
+}
+
+impl Place {
+    fn report(&self, outcome: Outcome, latency: Duration, now: std::time::Instant) {
+        if let Some(pick) = &self.pick {
+            pick.report(outcome, Some(latency), now, &mut rand::rng());
+        }
+    }
+}
+
+fn place(call: &Call<'_>, avoid: &[Arc<str>]) -> Result<Place, LocalReply> {
+    if let Some((endpoint, port)) = &call.chosen.direct {
+        return Ok(Place {
+            endpoint: Arc::clone(endpoint),
+            port: *port,
+            pick: None,
+        });
+    }
+    let Some(target) = &call.chosen.target else {
+        return Err(LocalReply::no_healthy_upstream());
+    };
+    let context = PickContext {
+        hash: None,
+        avoid,
+        other_locality: false,
+        session: None,
+    };
+    let now = std::time::Instant::now();
+    let pick = match target.cluster.pick(&context, &mut rand::rng(), now) {
+        Ok(pick) => pick,
+        Err(PickError::NoHealthy) => return Err(LocalReply::no_healthy_upstream()),
+        Err(PickError::Passthrough) => {
+            let dialled = call.inner.dialled;
+            return Ok(Place {
+                endpoint: Arc::new(plain_endpoint(dialled.ip())),
+                port: dialled.port(),
+                pick: None,
+            });
+        }
+    };
+    Ok(Place {
+        endpoint: Arc::clone(pick.endpoint()),
+        port: pick.target_port(),
+        pick: Some(pick),
+    })
+}
+
+impl Call<'_> {
+    fn can_repeat(&self) -> bool {
+        self.replay.as_ref().is_none_or(Replay::can_repeat)
+    }
+
+    /// What is spoken to the endpoint (1.8).
+    fn version(&self, settings: &Settings) -> Spoken {
+        let pool = &settings.policy.pool;
+        let same = if self.client_version == Version::HTTP_2 {
+            Spoken::Http2
+        } else {
+            Spoken::Http1
+        };
+        if pool.use_client_protocol {
+            return same;
+        }
+        match self.chosen.upstream {
+            Upstream::Http2 => Spoken::Http2,
+            _ if pool.upgrade_h2 => Spoken::Http2,
+            Upstream::Http1 => Spoken::Http1,
+            Upstream::SameAsClient => same,
+        }
+    }
+}
+
+type Answered = (Response<Incoming>, Sender, Option<GiveBack>);
+
+async fn attempt(
+    call: &mut Call<'_>,
+    exchange: &mut Exchange,
+    settings: &Settings,
+    place: &Place,
+    bound: Option<Instant>,
+) -> Result<Answered, Failed> {
+    let sending = send_once(call, exchange, settings, place);
+    match bound {
+        None => sending.await,
+        Some(at) => match timeout_at(at, sending).await {
+            Ok(done) => done,
+            Err(_) => Err(Failed::late()),
+        },
+    }
+}
+
+async fn send_once(
+    call: &mut Call<'_>,
+    exchange: &mut Exchange,
+    settings: &Settings,
+    place: &Place,
+) -> Result<Answered, Failed> {
+    let version = call.version(settings);
+    let hop = hop(call, settings, place, version).map_err(|error| Failed {
+        failure: Failure::Connect,
+        flag: Flag::ConnectFailure,
+        reason: "remote connection failure",
+        transport: Some(error),
+    })?;
+    exchange.upstream = Some(hop.address);
+    let key = ConnKey {
+        address: hop.address,
+        hbone: hop.hbone.clone(),
+        tls: hop.tls.clone(),
+        version,
+        client: hop.proxy.map(|header| header.source),
+    };
+    let limits = limits(settings);
+    let worker = &call.inner.worker;
+    loop {
+        let (sender, fresh) = match worker.conns.reuse(&key, limits) {
+            Some(sender) => (sender, false),
+            None => {
+                let target = call.chosen.target.as_ref();
+                let held = target.map(|target| target.cluster.try_connection());
+                let held = held.transpose();
+                let held = held.map_err(|_| Failed::dial(&DialFailure::Overflow))?;
+                let opened = worker.conns.open(&worker.dialer, &key, &hop, held).await;
+                (opened.map_err(|error| Failed::dial(&error))?, true)
+            }
+        };
+        let Some(body) = call.body() else {
+            return Err(Failed {
+                failure: Failure::Overflow,
+                flag: Flag::UpstreamReset,
+                reason: "the body is gone",
+                transport: None,
+            });
+        };
+        let request = call.outbound.request(version, hop.tls.is_some(), body);
+        let Some(request) = request else {
+            return Err(Failed {
+                failure: Failure::Overflow,
+                flag: Flag::UpstreamProtocol,
+                reason: "protocol error",
+                transport: None,
+            });
+        };
+        match send_on(sender, request).await {
+            Ok((response, sender)) => {
+                let give_back = matches!(sender, Sender::Http1(_)).then_some(GiveBack {
+                    key,
+                    limits,
+                });
+                return Ok((response, sender, give_back));
+            }
+            // A kept connection that died before it took anything: another one,
+            // without an attempt being counted.
+            Err(error) if !fresh && error.is_canceled() && call.can_repeat() => {}
+            Err(error) => return Err(Failed::http(&error)),
+        }
+    }
+}
+
+async fn send_on(
+    sender: Sender,
+    request: Request<UpBody>,
+) -> Result<(Response<Incoming>, Sender), hyper::Error> {
+    match sender {
+        Sender::Http1(mut connection) => {
+            let response = connection.send.send_request(request).await?;
+            Ok((response, Sender::Http1(connection)))
+        }
+        Sender::Http2(mut place) => {
+            let response = place.send.send_request(request).await?;
+            Ok((response, Sender::Http2(place)))
+        }
+    }
+}
+
+impl Call<'_> {
+    fn body(&self) -> Option<UpBody> {
+        match &self.replay {
+            None => Some(UpBody::Empty),
+            Some(replay) => replay.attempt(),
+        }
+    }
+}
+
+impl Outbound {
+    /// The request for one attempt.
+    fn request(&self, version: Spoken, tls: bool, body: UpBody) -> Option<Request<UpBody>> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = self.headers.clone();
+        match version {
+            Spoken::Http1 => {
+                let headers = request.headers_mut();
+                headers.insert(HOST, self.authority.clone());
+                if headers.contains_key(http::header::UPGRADE) {
+                    let value = HeaderValue::from_static("upgrade");
+                    headers.insert(http::header::CONNECTION, value);
+                }
+                let mut parts = http::uri::Parts::default();
+                parts.path_and_query = Some(self.target.clone());
+                *request.uri_mut() = Uri::from_parts(parts).ok()?;
+            }
+            Spoken::Http2 => {
+                let mut parts = http::uri::Parts::default();
+                let scheme = if tls { Scheme::HTTPS } else { Scheme::HTTP };
+                parts.scheme = Some(scheme);
+                parts.authority = Some(Authority::try_from(self.authority.as_bytes()).ok()?);
+                parts.path_and_query = Some(self.target.clone());
+                *request.uri_mut() = Uri::from_parts(parts).ok()?;
+                *request.version_mut() = Version::HTTP_2;
+            }
+        }
+        Some(request)
+    }
+}
+
+fn hop(
+    call: &Call<'_>,
+    settings: &Settings,
+    place: &Place,
+    version: Spoken,
+) -> Result<Hop, String> {
+    let endpoint = &place.endpoint;
+    let ip = endpoint.addresses.first().ok_or("no address")?;
+    let address = SocketAddr::new(*ip, place.port);
+    let tls = match call.chosen.target.as_ref().and_then(|target| target.tls.as_ref()) {
+        None => None,
+        Some(Ok(tls)) => Some(Arc::clone(tls)),
+        Some(Err(error)) => return Err(error.to_string()),
+    };
+    let alpn = match version {
+        Spoken::Http1 => Alpn::Http1,
+        Spoken::Http2 => Alpn::Http2,
+    };
+    let inner = call.inner;
+    let proxy = (settings.policy.proxy_protocol > 0).then(|| ProxyHeader {
+        version: settings.policy.proxy_protocol,
+        source: inner.source,
+        destination: inner.dialled,
+    });
+    let gateway = &call.config.gateway;
+    Ok(Hop {
+        address,
+        hbone: endpoint.hbone.then(|| identity(endpoint)),
+        tls,
+        alpn,
+        proxy,
+        connect_timeout: settings
+            .policy
+            .pool
+            .connect_timeout
+            .unwrap_or(gateway.connect_timeout),
+        forwarded: String::new(),
+    })
+}
+
+/// The address that the client dialled, as an endpoint of which nothing else is
+/// known.
+pub(crate) fn plain_endpoint(ip: std::net::IpAddr) -> Endpoint {
+    Endpoint {
+        uid: Arc::default(),
+        addresses: vec![ip],
+        hostname: None,
+        hbone: false,
+        identity: None,
+        ports: Vec::new(),
+        locality: ambit_types::Locality::default(),
+        node: Arc::default(),
+        network: Arc::default(),
+        cluster_id: Arc::default(),
+        weight: 1,
+        health: ambit_upstream::Health::Ready,
+        labels: Vec::new(),
+        workload: ambit_upstream::WorkloadNames::default(),
+    }
+}
+
+/// What holds for a workload that no backend speaks of.
+fn default_settings() -> Arc<Settings> {
+    Arc::new(Settings {
+        port: 0,
+        subset: Vec::new(),
+        policy: Arc::default(),
+        protocol: ambit_proto::waypoint::Protocol::Auto,
+        resolution: ambit_upstream::Resolution::Static,
+        publish_not_ready: false,
+        persistent_sessions: false,
+        topology: None,
+    })
+}
+
+/// Who must answer; nobody can where the identity isn't known.
+pub(crate) fn identity(endpoint: &Endpoint) -> Arc<[ambit_types::SpiffeId]> {
+    endpoint.identity.iter().cloned().collect()
+}
+
+fn limits(settings: &Settings) -> PoolLimits {
+    let pool = &settings.policy.pool;
+    PoolLimits {
+        idle: pool.http_idle_timeout,
+        uses: pool.max_requests_per_connection,
+        streams: pool
+            .max_concurrent_streams
+            .and_then(|max| usize::try_from(max).ok())
+            .unwrap_or(DEFAULT_STREAMS),
+    }
+}
+
+/// Streams of one HTTP/2 connection to an endpoint before another is opened.
+const DEFAULT_STREAMS: usize = 100;

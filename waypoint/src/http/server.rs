@@ -1,0 +1,115 @@
+//! The HTTP server of one inner connection (`waypoint-contract` 1.5, 7.2).
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit_hbone::Tunnel;
+use ambit_net::{Chunk, DuplexIo};
+use ambit_types::SpiffeId;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tracing::debug;
+
+use super::body::DownBody;
+use super::request;
+use crate::destination::Destination;
+use crate::node::Worker;
+use crate::protocol::Spoken;
+use crate::spawn::OnScope;
+
+/// What all requests of an inner connection have in common. The destination is
+/// a matter of the connection; routes and policies are looked up per request.
+pub(crate) struct Inner {
+    pub(crate) worker: Arc<Worker>,
+    /// Whom the outer TLS proved.
+    pub(crate) peer: Arc<SpiffeId>,
+    /// The TCP peer of the HBONE port.
+    pub(crate) source: SocketAddr,
+    /// The address that the client meant.
+    pub(crate) dialled: SocketAddr,
+    pub(crate) destination: Destination,
+    pub(crate) spoken: Spoken,
+}
+
+/// Serves an inner connection to its end.
+pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>) {
+    let io = TokioIo::new(DuplexIo::with_read(tunnel, read));
+    let worker = Arc::clone(&inner.worker);
+    let limits = worker.node.config.load().gateway.limits;
+    let drain = worker.drain.clone();
+    let mut draining = pin!(drain.started());
+    let spoken = inner.spoken;
+    let service = service_fn(move |request| handle(Arc::clone(&inner), request));
+    let ended = if spoken == Spoken::Http2 {
+        let connection = http2::Builder::new(OnScope(worker.scope.clone()))
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.max_streams)
+            .max_header_list_size(limits.header_bytes)
+            .max_pending_accept_reset_streams(PENDING_RESETS)
+            .max_local_error_reset_streams(LOCAL_RESETS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PONG)
+            .serve_connection(io, service);
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            _ = &mut draining => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    } else {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_headers(limits.header_count)
+            .max_buf_size(buffer(limits.header_bytes))
+            .serve_connection(io, service)
+            .with_upgrades();
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            _ = &mut draining => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "inner connection ended");
+    }
+}
+
+async fn handle(
+    inner: Arc<Inner>,
+    request: Request<Incoming>,
+) -> Result<Response<DownBody>, Infallible> {
+    Ok(request::handle(inner, request).await)
+}
+
+/// The read buffer has to hold a whole head; a body passes through it.
+fn buffer(header_bytes: u32) -> usize {
+    usize::try_from(header_bytes).unwrap_or(usize::MAX).max(MIN_BUFFER)
+}
+
+/// hyper's minimum.
+const MIN_BUFFER: usize = 8192;
+/// Resets of streams that nobody looked at yet (CVE-2023-44487), and of those
+/// that we reset for a peer's fault (CVE-2025-8671).
+const PENDING_RESETS: usize = 20;
+const LOCAL_RESETS: usize = 1024;
+/// Unread bytes that one request, and one connection, may hold.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+const SEND_BUFFER: usize = 256 << 10;
+const PING: Duration = Duration::from_secs(30);
+const PONG: Duration = Duration::from_secs(20);

@@ -1,0 +1,64 @@
+//! Upgraded connections: WebSocket and whatever else both ends agree on.
+//!
+//! Nothing is tunnelled before the backend has said 101: until then both sides
+//! speak HTTP, and a refused upgrade is an ordinary response.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::copy_bidirectional_with_sizes;
+use tracing::debug;
+
+use super::forward::Forwarded;
+use super::reply::LocalReply;
+use super::server::Inner;
+
+/// The client's half of an upgrade that it asked for.
+pub(crate) fn take(head: &mut Parts) -> Option<OnUpgrade> {
+    head.extensions.remove::<OnUpgrade>()
+}
+
+/// Joins the two connections once both are upgraded, in a task of their own.
+///
+/// # Errors
+/// A backend that switches protocols without being asked.
+pub(crate) fn join(
+    inner: &Arc<Inner>,
+    forwarded: &mut Forwarded,
+    client: Option<Option<OnUpgrade>>,
+) -> Result<(), LocalReply> {
+    let Some(client) = client.flatten() else {
+        return Err(LocalReply::upstream(
+            super::reply::Flag::UpstreamProtocol,
+            "protocol error",
+            None,
+        ));
+    };
+    let backend = hyper::upgrade::on(&mut forwarded.response);
+    let guards = forwarded.held.take_guards();
+    forwarded.held.give_back = None;
+    let sender = forwarded.held.sender.take();
+    let worker = &inner.worker;
+    worker.scope.spawn("upgraded", async move {
+        let _kept = (guards, sender);
+        let (client, backend) = match tokio::try_join!(client, backend) {
+            Ok(both) => both,
+            Err(error) => {
+                debug!(%error, "upgrade came to nothing");
+                return;
+            }
+        };
+        let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+        let copied =
+            copy_bidirectional_with_sizes(&mut client, &mut backend, BUFFER, BUFFER).await;
+        if let Err(error) = copied {
+            debug!(%error, "upgraded connection ended");
+        }
+    });
+    Ok(())
+}
+
+/// Of each direction of an upgraded connection.
+const BUFFER: usize = 16 << 10;
