@@ -12,6 +12,7 @@ pub mod istio;
 pub mod linkerd;
 mod output;
 pub mod security;
+pub mod telemetry;
 mod world;
 
 pub use output::{ParentStatus, RouteCondition, Translated};

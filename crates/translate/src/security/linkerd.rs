@@ -141,6 +141,7 @@ fn rule(name: &str, rate: u32) -> pb::RateLimitRule {
         fill_interval_ms: 1_000,
         enforced_share: 1_000_000,
         grpc_resource_exhausted: true,
+        smooth: true,
         ..pb::RateLimitRule::default()
     }
 }

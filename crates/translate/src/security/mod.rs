@@ -13,7 +13,7 @@
 mod authentication;
 mod authorization;
 mod broken;
-mod codes;
+pub(crate) mod codes;
 mod condition;
 mod linkerd;
 mod needs;
@@ -32,7 +32,8 @@ pub use providers::providers;
 pub use rate_limit::local_rate_limit;
 pub use selector::{Enforcer, enforcer};
 
-pub(crate) use say::{Fault, Say};
+pub(crate) use providers::service_named;
+pub(crate) use say::{Fault, Metadata, Say};
 pub(crate) use values::{DEFAULT_TIMEOUT_MS, header_forms, is_token};
 
 use std::sync::Arc;
