@@ -15,7 +15,7 @@ use ambit_proto::waypoint::{
 use super::destination_rule::{self, Blocks, InForce, PolicyScope, Says, Secrets, traffic_policy};
 use super::mesh::MeshDefaults;
 use super::say::Say;
-use crate::{ServiceInfo, ServiceKind, Translated, World, linkerd};
+use crate::{ServiceInfo, ServiceKind, Translated, World, gateway_api, linkerd};
 
 /// The Backend of a service, as waypoints of a namespace call it. There always
 /// is one; its problems are those of this service at these waypoints only.
@@ -39,6 +39,7 @@ pub fn backend(
     };
     let mut problems = rules(&mut built, &found, &scope);
     problems.extend(linkerd::service_policies(&mut built, service, world));
+    gateway_api::apply_backend_policies(&mut built, service, world);
     let mut said = BTreeSet::new();
     problems.retain(|problem| said.insert((problem.field.clone(), problem.message.clone())));
     Translated {

@@ -64,12 +64,17 @@ pub(crate) fn is_token(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// Whether an expression can be used where RE2 is meant, within a size bound.
+/// Whether an expression can be used where RE2 is meant, within the bounds that
+/// waypoints have for it.
 pub(crate) fn is_regex(pattern: &str) -> bool {
-    regex::RegexBuilder::new(pattern)
-        .size_limit(1 << 20)
-        .build()
-        .is_ok()
+    const LENGTH: usize = 4096;
+    const PROGRAM: usize = 1 << 20;
+    let builds = |pattern: &str| {
+        let mut builder = regex::RegexBuilder::new(pattern);
+        builder.size_limit(PROGRAM).build().is_ok()
+    };
+    // What is inside must stand alone: `a)|(b` would not.
+    pattern.len() <= LENGTH && builds(pattern) && builds(&format!("^(?:{pattern})$"))
 }
 
 /// An exact match.

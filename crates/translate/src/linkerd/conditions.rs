@@ -8,8 +8,9 @@ use super::profile::bad;
 use crate::istio::say::Say;
 use crate::istio::values::is_regex;
 
-/// Conditions nest at most this deep.
-const MAX_DEPTH: usize = 32;
+/// Conditions nest at most this deep; with the parts of each joined, that is
+/// within what a waypoint reads.
+const MAX_DEPTH: usize = 7;
 
 fn all_of(mut of: Vec<Condition>) -> Option<Condition> {
     if of.len() > 1 {

@@ -19,6 +19,19 @@ pub(super) fn rewrite(
     rule: &Rule,
 ) -> Result<Rewrite, String> {
     let field = format!("{path}.rewrite");
+    if let Some(authority) = &written.authority
+        && authority.chars().any(|c| c.is_control() || c == ' ')
+    {
+        let message = "it can't be a host";
+        refuse(
+            say,
+            &format!("{field}.authority"),
+            authority,
+            message,
+            "write host or host:port",
+        );
+        return Err(message.to_owned());
+    }
     let change = match (&written.uri, &written.uri_regex_rewrite) {
         (Some(_), Some(_)) => {
             let message = "uri and uriRegexRewrite exclude each other";

@@ -83,16 +83,12 @@ pub(super) fn redirect(
         );
         return Err(message.to_owned());
     }
-    let (hostname, own_port) = authority.as_deref().map_or(("", None), split_port);
     let (port, port_number) = match (written.port, written.derive_port) {
         (Some(port), _) => (RedirectPort::Explicit, port),
         (None, Some(VsDerivePort::FromProtocolDefault)) => (RedirectPort::FromProtocol, 0),
         (None, Some(VsDerivePort::FromRequestPort)) => (RedirectPort::FromRequest, 0),
-        (None, None) => match own_port {
-            Some(port) => (RedirectPort::Explicit, port),
-            None if hostname.is_empty() => (RedirectPort::FromRequest, 0),
-            None => (RedirectPort::None, 0),
-        },
+        // What the authority has, or the request had, stays.
+        (None, None) => (RedirectPort::None, 0),
     };
     if port == RedirectPort::Explicit && !(1..=65_535).contains(&port_number) {
         let message = "it isn't a port";
@@ -108,23 +104,13 @@ pub(super) fn redirect(
     Ok(Redirect {
         status,
         scheme: scheme.unwrap_or_default(),
-        hostname: hostname.to_owned(),
+        hostname: authority.unwrap_or_default(),
         port: port.into(),
         port_number,
         path: uri.map(|uri| PathChange {
             kind: Some(Change::Full(uri)),
         }),
     })
-}
-
-fn split_port(authority: &str) -> (&str, Option<u32>) {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => match port.parse() {
-            Ok(port) => (host, Some(port)),
-            Err(_) => (authority, None),
-        },
-        _ => (authority, None),
-    }
 }
 
 /// A response of the proxy's own; an error is why the rule can't be used.

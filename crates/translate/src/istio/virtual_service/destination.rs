@@ -49,9 +49,9 @@ pub(super) fn weighted(
             hostname,
             path: None,
         });
-        if built.weight > 0 {
-            refs.push(built);
-        }
+        // One without weight is never chosen, but it stays in the list: the
+        // order of header operations goes by how many are written (3.2).
+        refs.push(built);
     }
     if several && total == 0 {
         let message = "no destination has a weight";

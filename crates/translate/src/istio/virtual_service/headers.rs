@@ -130,12 +130,12 @@ fn refuse(say: &mut Say, field: &str, value: &str, message: &str, remedy: &str) 
 /// The value with doubled percent signs halved; none where it asks Envoy to
 /// compute something, or could end the header.
 fn literal(say: &mut Say, value: &str, field: &str) -> Option<String> {
-    if value.contains(['\r', '\n', '\0']) {
+    if value.chars().any(|c| c.is_ascii_control() && c != '\t') {
         refuse(
             say,
             field,
             value,
-            "a header's value can't have line ends",
+            "a header's value can't have control characters",
             "remove them",
         );
         return None;

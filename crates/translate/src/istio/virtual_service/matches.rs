@@ -203,7 +203,7 @@ fn header(
         });
         return Ok(());
     }
-    if !is_token(&lower) && !lower.starts_with(':') {
+    if !is_token(&lower) {
         return refuse(
             say,
             &field,
