@@ -109,6 +109,7 @@ impl Compiler {
                 Derived::Waypoint(at, fact) => {
                     if self.facts.replace_waypoint(&at, fact.map(|fact| *fact)) {
                         self.readers.touch(&Read::Waypoint(at.clone()), &mut dirty);
+                        self.readers.touch(&Read::Waypoints, &mut dirty);
                         dirty.mark(Unit::Gateway(at));
                     }
                 }

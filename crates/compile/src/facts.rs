@@ -52,6 +52,11 @@ impl Facts {
         self.waypoints.get(at)
     }
 
+    /// All waypoints.
+    pub(crate) fn waypoints(&self) -> impl Iterator<Item = &Arc<WaypointFact>> {
+        self.waypoints.values()
+    }
+
     /// Replaces what is known of a host; what differs, as it was and as it is.
     pub(crate) fn replace_host(
         &mut self,

@@ -30,6 +30,8 @@ pub(crate) enum Read {
     Suffix(Arc<str>),
     /// A Gateway as a waypoint.
     Waypoint(NamespacedName),
+    /// Which waypoints there are, and of which class.
+    Waypoints,
     /// The pods of a waypoint: namespace, Gateway.
     Instances(NamespacedName),
     /// Which workloads a namespace has, with their labels, accounts and addresses.

@@ -17,7 +17,9 @@ mod references;
 mod render;
 mod selected;
 mod service;
+mod stand_in;
 mod status;
+mod translated;
 
 pub use render::Rendered;
 
@@ -27,10 +29,11 @@ pub(crate) use binding::{BYPASS, Binding, FOR_ACCOUNT};
 pub(crate) use frontend::{frontend, gateway, workload};
 pub(crate) use gateway::{WaypointFact, fact as gateway_fact};
 pub(crate) use guard::{GUARD_PREFIX, guard, guards_of};
-pub(crate) use objects::object;
+pub(crate) use objects::{authorization, object};
 pub(crate) use references::{attaches, grants};
 pub(crate) use selected::selected;
 pub(crate) use service::{external_name, facts as service_facts, of_workload};
+pub(crate) use stand_in::stand_in;
 pub(crate) use status::{service_status, workload_status};
 
 use ambit_proto::waypoint::TYPES;

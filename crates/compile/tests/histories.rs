@@ -66,6 +66,7 @@ fn said(compiler: &Compiler) -> (Snapshot, Vec<String>) {
 struct Replay {
     addresses: BTreeMap<String, String>,
     authorizations: BTreeMap<String, String>,
+    waypoint: BTreeMap<(&'static str, String), String>,
     statuses: BTreeMap<ObjectKey, String>,
 }
 
@@ -91,6 +92,17 @@ impl Replay {
                 "{name} wasn't there"
             );
         }
+        for (of, changes) in delta.waypoint.iter() {
+            for resource in &changes.changed {
+                let shown = format!("{} {:?}", resource.version, resource.audience);
+                let name = (of, resource.name.to_string());
+                self.waypoint.insert(name, shown);
+            }
+            for name in &changes.removed {
+                let name = (of, name.to_string());
+                assert!(self.waypoint.remove(&name).is_some(), "{name:?}");
+            }
+        }
         for (key, status) in &delta.statuses {
             match status {
                 Some(status) => self.statuses.insert(key.clone(), format!("{status:?}")),
@@ -103,7 +115,20 @@ impl Replay {
         let Snapshot {
             addresses,
             authorizations,
+            waypoint,
         } = compiler.snapshot();
+        let waypoint = waypoint.iter().zip(ambit_proto::waypoint::TYPES);
+        let waypoint = waypoint.flat_map(|(list, of)| {
+            let shown = list.iter().map(move |resource| {
+                let name = (of, resource.name.to_string());
+                (
+                    name,
+                    format!("{} {:?}", resource.version, resource.audience),
+                )
+            });
+            shown.collect::<Vec<_>>()
+        });
+        assert_eq!(self.waypoint, waypoint.collect());
         let addresses = addresses.iter().map(|address| {
             let shown = format!("{} {:?}", address.version, address.aliases);
             (address.name.to_string(), shown)

@@ -1,6 +1,8 @@
 //! Diagnostics on mesh configurations; what they set reaches everything else directly.
 
 use ambit_kube::{MeshConfig, ObjectKey};
+use ambit_proto::waypoint::Gateway;
+use ambit_translate::{istio, security};
 use std::sync::Arc;
 
 use crate::about::About;
@@ -42,6 +44,13 @@ pub(super) fn config(view: &View<'_>, key: &ObjectKey) -> Output {
             let warning = about.warning(codes::MESH_NOT_USED, "trustDomain", message);
             diagnostics.push(warning.value(written).remedy("give both one trust domain"));
         }
+    }
+    if chosen == Some(key) {
+        diagnostics.extend(security::providers(view).1);
+        diagnostics.extend(istio::mesh_routing(
+            view.mesh_info(),
+            &mut Gateway::default(),
+        ));
     }
     Output {
         diagnostics,

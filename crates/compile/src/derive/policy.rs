@@ -17,9 +17,26 @@ use crate::policy::{
 use crate::status::{Condition, Generation, Status, kind, reason};
 use crate::store::{PolicyEntry, Store};
 use crate::view::View;
+use crate::waypoint;
 
-/// An AuthorizationPolicy.
+/// An AuthorizationPolicy: to the node proxies, to waypoints, or to both.
 pub(super) fn authorization(view: &View<'_>, about: About<'_, PolicyEntry>) -> Output {
+    let mut output = waypoint::authorization(view, about.key).unwrap_or_default();
+    let PolicyEntry { kept, .. } = &about.object.object;
+    if matches!(kept.in_force(), Policy::NotEnforced(NotEnforced::Targets)) {
+        return output;
+    }
+    let node = node(view, &about);
+    output.authorizations = node.authorizations;
+    output.diagnostics.extend(node.diagnostics);
+    let (own, of_node) = (output.status.take(), node.status);
+    let both = own.into_iter().chain(of_node);
+    output.status = Status::of(both.flat_map(|status| status.conditions).collect());
+    output
+}
+
+/// What the node proxies enforce of it.
+fn node(view: &View<'_>, about: &About<'_, PolicyEntry>) -> Output {
     let store = view.store;
     let PolicyEntry { kept, generation } = &about.object.object;
     let policy = kept.in_force();
@@ -27,27 +44,36 @@ pub(super) fn authorization(view: &View<'_>, about: About<'_, PolicyEntry>) -> O
         Policy::Enforced(_) => "everything that it selects is denied",
         Policy::NotEnforced(_) => "nothing is enforced",
     };
-    let mut diagnostics = refusal(&about, kept, closed);
-    let authorizations = match policy {
-        Policy::Enforced(enforced) => {
-            let message = message(store, &about, enforced);
-            vec![AuthorizationResource::new(&message)]
-        }
-        Policy::NotEnforced(_) => Vec::new(),
+    let mut diagnostics = refusal(about, kept, closed);
+    let stand_in = waypoint::stand_in(view, about.key);
+    let elsewhere = stand_in.is_some();
+    let mut message = match policy {
+        Policy::Enforced(enforced) => Some(message(store, about, enforced)),
+        Policy::NotEnforced(_) => None,
     };
-    if kept.faults().is_empty() {
+    if let Some(stand_in) = stand_in {
+        message = stand_in.replace(message, about.key);
+    }
+    if kept.faults().is_empty() && !elsewhere {
         diagnostics.extend(match policy {
-            Policy::Enforced(enforced) => omissions(&about, enforced),
-            Policy::NotEnforced(why) => Some(not_enforced(&about, *why)),
+            Policy::Enforced(enforced) => omissions(about, enforced),
+            Policy::NotEnforced(why) => Some(not_enforced(about, *why)),
         });
     }
     if let Some(selector) = policy.selector().filter(|selector| !selector.is_empty()) {
         let code = (codes::POLICY_SELECTS_NOTHING, "spec.selector.matchLabels");
-        diagnostics.extend(idle(store, &about, code, selector));
+        diagnostics.extend(idle(store, about, code, selector));
     }
+    let condition = if elsewhere && kept.faults().is_empty() {
+        Condition::new(kind::ZTUNNEL_ACCEPTED, true, reason::ACCEPTED)
+            .message("enforced by the waypoint; ztunnel admits it only")
+            .observed(generation.map(Generation::Text))
+    } else {
+        condition(kept, *generation)
+    };
     Output {
-        authorizations,
-        status: Status::of(vec![condition(kept, *generation)]),
+        authorizations: message.iter().map(AuthorizationResource::new).collect(),
+        status: Status::of(vec![condition]),
         diagnostics,
         ..Output::default()
     }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use ambit_kube::{Kind, ObjectKey};
 use ambit_proto::waypoint::{
-    Cidr, FRONTEND_TYPE, Frontend, FrontendPort, GATEWAY_TYPE, Gateway, Origin, POD_TYPE,
+    Cidr, FRONTEND_TYPE, Frontend, FrontendPort, GATEWAY_TYPE, Gateway, Origin, POD_TYPE, Protocol,
     TrafficType, Workload, WorkloadPort,
 };
 use ambit_proto::workload;
+use ambit_translate::{istio, linkerd, security};
 use ambit_types::NamespacedName;
 
 use super::audience::Uses;
 use super::binding::{Ask, Binding, Level};
 use super::gateway::{Traffic, is_waypoint_class};
+use super::translated::called;
 use super::{backend, position, render};
 use crate::facts::ServiceFact;
 use crate::input::{Vip, octets};
@@ -39,7 +41,8 @@ pub(crate) fn gateway(view: &View<'_>, at: &NamespacedName) -> Output {
         .as_ref()
         .and_then(|gateway| gateway.annotation("ambient.istio.io/xfcc-include-client-identity"));
     let aliases = mesh.trust_domain_aliases.iter();
-    let message = Gateway {
+    let (providers, _) = security::providers(view);
+    let mut message = Gateway {
         origin: Some(origin(view, &key)),
         trust_domain: mesh.trust_domain.to_string(),
         trust_domain_aliases: aliases.map(ToString::to_string).collect(),
@@ -49,10 +52,13 @@ pub(crate) fn gateway(view: &View<'_>, at: &NamespacedName) -> Output {
         network: store.network().to_owned(),
         traffic: traffic(fact.traffic).into(),
         xfcc_client_identity: xfcc == Some("true"),
+        authorization_providers: providers,
         ..Gateway::default()
     };
+    // What is wrong with the mesh configuration is said there.
+    let _ = istio::mesh_routing(mesh, &mut message);
     let audience: Audience = [fact.key()].into();
-    let services: BTreeSet<Arc<str>> = BTreeSet::new();
+    let services = called(&message.authorization_providers, message.telemetry.as_ref());
     let name = fact.key();
     let resource = WaypointResource::new(name, &message, Arc::clone(&audience));
     Output {
@@ -104,6 +110,7 @@ pub(crate) fn frontend(view: &View<'_>, service: &Arc<str>) -> Output {
     }
     let info = &fact.info;
     let addresses = addresses(view, &fact);
+    let opaque = linkerd::opaque(info, view);
     let message = Frontend {
         origin: Some(origin(view, &info.object)),
         namespace: info.namespace.to_string(),
@@ -116,7 +123,11 @@ pub(crate) fn frontend(view: &View<'_>, service: &Arc<str>) -> Output {
             .map(|port| FrontendPort {
                 number: port.number.into(),
                 name: port.name.to_string(),
-                protocol: port.protocol.into(),
+                protocol: if opaque.contains(&port.number) {
+                    Protocol::Tcp.into()
+                } else {
+                    port.protocol.into()
+                },
             })
             .collect(),
         telemetry: None,

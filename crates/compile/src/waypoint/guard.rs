@@ -12,6 +12,7 @@ use ambit_types::NamespacedName;
 
 use super::backend::decoded;
 use super::binding::Ask;
+use super::gateway::WaypointFact;
 use crate::facts::ServiceFact;
 use crate::output::AuthorizationResource;
 use crate::outputs::{Output, Outputs};
@@ -111,14 +112,16 @@ fn waypoints(domain: &str, fact: &ServiceFact) -> BTreeSet<String> {
     {
         return [principal(domain, namespace, name)].into();
     }
-    let of = |fact: &super::WaypointFact| {
-        let namespace = Arc::clone(&fact.gateway.namespace);
-        let accounts: Vec<_> = fact.accounts.iter().cloned().collect();
-        accounts
-            .into_iter()
-            .map(move |account| principal(domain, &namespace, &account))
-    };
-    bound.flat_map(|fact| of(fact)).collect()
+    bound.flat_map(|fact| principals(domain, fact)).collect()
+}
+
+/// The identities of a waypoint.
+pub(super) fn principals(domain: &str, fact: &WaypointFact) -> impl Iterator<Item = String> {
+    let accounts = fact.accounts.iter();
+    let all: Vec<_> = accounts
+        .map(|account| principal(domain, &fact.gateway.namespace, account))
+        .collect();
+    all.into_iter()
 }
 
 /// As policies write an identity: without its scheme.
@@ -130,7 +133,7 @@ fn clause(matches: Vec<Match>) -> Clause {
     Clause { matches }
 }
 
-fn exact(texts: BTreeSet<String>) -> Vec<StringMatch> {
+pub(super) fn exact(texts: BTreeSet<String>) -> Vec<StringMatch> {
     let texts = texts.into_iter();
     texts
         .map(|text| StringMatch {

@@ -1,49 +1,137 @@
 //! Objects whose meaning translations tell: what each gives, to whom, and what is said of it.
 
-use ambit_kube::{Object, ObjectKey, Problem};
-use ambit_proto::waypoint::{Backend, BackendPort, Resolution};
-use ambit_translate::{ServiceInfo, ServiceKind};
+use std::sync::Arc;
 
-use super::frontend::origin;
-use super::status;
+use ambit_kube::core::ObjectMeta;
+use ambit_kube::{Located, Object, ObjectKey, Problem};
+use ambit_proto::waypoint::Backend;
+use ambit_translate::{ServiceInfo, gateway_api, istio, linkerd, security};
+
+use super::{status, translated};
 use crate::outputs::Output;
 use crate::view::View;
 
 /// What an object of a kind that has no store of its own gives.
 pub(crate) fn object(view: &View<'_>, key: &ObjectKey) -> Option<Output> {
     let located = view.store.raw(key)?;
+    let of = (
+        key,
+        located.object.metadata().and_then(|meta| meta.generation),
+    );
     Some(match &located.object {
-        Object::Gateway(gateway) => status::gateway(view, key, (gateway, located)),
+        Object::Gateway(gateway) => status::gateway(view, key, gateway),
+        Object::HttpRoute(route) => {
+            let route = gateway_api::http_route(&with(located, route), view);
+            translated::routes(view, of, route, gateway_api::route_name)
+        }
+        Object::GrpcRoute(route) => {
+            let route = gateway_api::grpc_route(&with(located, route), view);
+            translated::routes(view, of, route, gateway_api::route_name)
+        }
+        Object::TcpRoute(route) => {
+            let route = gateway_api::tcp_route(&with(located, route), view);
+            translated::routes(view, of, route, gateway_api::route_name)
+        }
+        Object::TlsRoute(route) => {
+            let route = gateway_api::tls_route(&with(located, route), view);
+            translated::routes(view, of, route, gateway_api::route_name)
+        }
+        Object::VirtualService(service) => {
+            let routes = istio::virtual_service(&with(located, service), view);
+            translated::routes(view, of, routes, istio::route_name)
+        }
+        Object::ServiceProfile(profile) => {
+            let routes = linkerd::service_profile(&with(located, profile), view);
+            translated::routes(view, of, routes, istio::route_name)
+        }
+        Object::TrafficSplit(split) => {
+            let routes = linkerd::traffic_split(&with(located, split), view);
+            translated::routes(view, of, routes, istio::route_name)
+        }
+        _ => return policy(view, of, located),
+    })
+}
+
+fn policy(
+    view: &View<'_>,
+    of: (&ObjectKey, Option<i64>),
+    located: &Located<Object>,
+) -> Option<Output> {
+    let key = of.0;
+    Some(match &located.object {
+        Object::DestinationRule(rule) => {
+            let told = istio::destination_rule(&with(located, rule), view);
+            translated::said(key, of.1, told)
+        }
+        Object::BackendTlsPolicy(policy) => {
+            let told = gateway_api::backend_tls_policy(&with(located, policy), view);
+            translated::said(key, of.1, told)
+        }
+        Object::XBackendTrafficPolicy(policy) => {
+            let told = gateway_api::backend_traffic_policy(&with(located, policy), view);
+            translated::said(key, of.1, told)
+        }
+        Object::RequestAuthentication(policy) => {
+            let bound = security::authentication(&with(located, policy), view);
+            translated::policies(view, of, bound)
+        }
+        Object::LocalRateLimit(limit) => {
+            let bound = security::local_rate_limit(&with(located, limit), view);
+            translated::policies(view, of, bound)
+        }
+        Object::HttpLocalRateLimitPolicy(limit) => {
+            let bound = security::http_local_rate_limit(&with(located, limit), view);
+            translated::policies(view, of, bound)
+        }
+        Object::Broken(broken) => {
+            let bound = security::broken(&with(located, broken), view);
+            translated::policies(view, of, bound)
+        }
+        Object::Reported(_) => {
+            let mut told = istio::unused(located);
+            told.extend(linkerd::unused(located));
+            Output {
+                diagnostics: told,
+                ..Output::default()
+            }
+        }
         _ => return None,
     })
+}
+
+/// An authorization policy to the waypoints that enforce it.
+pub(crate) fn authorization(view: &View<'_>, key: &ObjectKey) -> Option<Output> {
+    let located = view.store.raw(key)?;
+    let generation = |meta: &ObjectMeta| meta.generation;
+    let of = (key, located.object.metadata().and_then(generation));
+    match &located.object {
+        Object::AuthorizationPolicy(policy) => {
+            let bound = security::authorization(&with(located, policy), view);
+            Some(translated::policies(view, of, bound))
+        }
+        Object::Broken(broken) => {
+            let bound = security::broken(&with(located, broken), view);
+            Some(translated::policies(view, of, bound))
+        }
+        _ => None,
+    }
 }
 
 /// A service as waypoints of a namespace call it.
 pub(super) fn backend(
     view: &View<'_>,
     info: &ServiceInfo,
-    _waypoint_namespace: &str,
+    waypoint_namespace: &str,
 ) -> (Backend, Vec<Problem>) {
-    let ports = info.ports.iter().map(|port| BackendPort {
-        number: port.number.into(),
-        name: port.name.to_string(),
-        protocol: port.protocol.into(),
-        policy: None,
-    });
-    let message = Backend {
-        origin: Some(origin(view, &info.object)),
-        namespace: info.namespace.to_string(),
-        name: info.name.to_string(),
-        hostname: info.hostname.to_string(),
-        ports: ports.collect(),
-        resolution: match info.kind {
-            ServiceKind::EntryDns | ServiceKind::ExternalName => Resolution::Dns.into(),
-            ServiceKind::EntryNone => Resolution::Passthrough.into(),
-            ServiceKind::ClusterIp | ServiceKind::Headless | ServiceKind::Entry => {
-                Resolution::Static.into()
-            }
-        },
-        ..Backend::default()
-    };
-    (message, Vec::new())
+    let translated = istio::backend(info, waypoint_namespace, view);
+    (translated.resource.unwrap_or_default(), translated.problems)
+}
+
+/// One variant of an object, where the object stands.
+pub(super) fn with<T>(located: &Located<Object>, object: &Arc<T>) -> Located<Arc<T>> {
+    Located {
+        object: Arc::clone(object),
+        origin: located.origin.clone(),
+        lines: located.lines.clone(),
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ambit_kube::gateway::Gateway;
-use ambit_kube::{Kind, Located, Object, ObjectKey, Problem};
+use ambit_kube::{Kind, Object, ObjectKey, Problem};
 use ambit_types::NamespacedName;
 
 use super::binding::{Ask, Binding, Canary, Level, Outcome, USE_WAYPOINT};
@@ -208,11 +208,7 @@ fn problems<T>(about: &About<'_, T>, binding: &Binding) -> Option<Problem> {
 }
 
 /// The status of a Gateway that is a waypoint (5.5).
-pub(super) fn gateway(
-    view: &View<'_>,
-    key: &ObjectKey,
-    (object, _located): (&Gateway, &Located<Object>),
-) -> Output {
+pub(super) fn gateway(view: &View<'_>, key: &ObjectKey, object: &Gateway) -> Output {
     let at = NamespacedName::new(Arc::clone(&key.namespace), Arc::clone(&key.name));
     let input = Input::new(object);
     let fact = view.waypoint_fact(&at);

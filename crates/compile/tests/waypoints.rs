@@ -1,0 +1,176 @@
+//! Waypoints: what they are told, what a change costs, and who is bound to them.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::collections::BTreeSet;
+
+use ambit_compile::{Compiler, Delta, Settings, Snapshot};
+use ambit_kube::{Change, Kind, ObjectKey, read_manifest};
+use ambit_proto::waypoint::{self as pb, TYPES};
+use ambit_proto::workload;
+use prost::Message;
+
+const MESH: &str = r"
+{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {istio.io/use-waypoint: wp}}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: wp, namespace: shop}, spec: {gatewayClassName: ambit-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: wp, namespace: shop, labels: {gateway.istio.io/managed: istio.io-mesh-controller}}, spec: {clusterIP: 10.2.0.9, selector: {gateway.networking.k8s.io/gateway-name: wp}, ports: [{name: mesh, port: 15008, appProtocol: hbone}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: wp-1, namespace: shop, uid: u9, labels: {gateway.networking.k8s.io/gateway-name: wp}}, spec: {nodeName: n1, serviceAccountName: wp, containers: [{name: c}]}, status: {phase: Running, podIP: 10.1.0.9, conditions: [{type: Ready, status: 'True'}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: cart, namespace: shop}, spec: {clusterIP: 10.2.0.1, selector: {app: cart}, ports: [{name: http, port: 80, targetPort: 8080}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {clusterIP: 10.2.0.2, selector: {app: web}, ports: [{name: http, port: 80}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: cart-v2, namespace: other}, spec: {clusterIP: 10.2.0.3, selector: {app: cart}, ports: [{name: http, port: 80}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: cart, namespace: shop, uid: u1, labels: {app: cart}}, spec: {nodeName: n1, serviceAccountName: cart, containers: [{name: c}]}, status: {phase: Running, podIP: 10.1.0.1, conditions: [{type: Ready, status: 'True'}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, uid: u2, labels: {app: web}}, spec: {nodeName: n2, containers: [{name: c}]}, status: {phase: Running, podIP: 10.1.0.2}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: cart, namespace: shop}, spec: {parentRefs: [{group: '', kind: Service, name: cart}], rules: [{backendRefs: [{name: cart, port: 80, weight: 90}, {name: cart-v2, namespace: other, port: 80, weight: 10}]}]}}
+";
+
+fn apply(compiler: &mut Compiler, text: &str) -> Delta {
+    let loaded = read_manifest("mesh.yaml", text);
+    assert_eq!(loaded.problems, []);
+    compiler.apply(loaded.objects.into_iter().map(Change::Apply))
+}
+
+fn mesh() -> Compiler {
+    let mut compiler = Compiler::new(Settings::default());
+    apply(&mut compiler, MESH);
+    compiler
+}
+
+/// Everything of one type: names and audiences.
+fn told(snapshot: &Snapshot, type_url: &str) -> Vec<String> {
+    let at = TYPES.iter().position(|known| *known == type_url).unwrap();
+    let resources = snapshot.waypoint[at].iter();
+    resources
+        .map(|resource| format!("{} -> {}", resource.name, resource.audience.join(",")))
+        .collect()
+}
+
+fn body<M: Message + Default>(snapshot: &Snapshot, type_url: &str, name: &str) -> M {
+    let at = TYPES.iter().position(|known| *known == type_url).unwrap();
+    let mut resources = snapshot.waypoint[at].iter();
+    let found = resources.find(|resource| &*resource.name == name).unwrap();
+    M::decode(found.body.clone()).unwrap()
+}
+
+/// What a delta has of waypoint configuration: `+Type name`, `-Type name`.
+fn changed(delta: &Delta) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (type_url, changes) in delta.waypoint.iter() {
+        let kind = type_url.rsplit('.').next().unwrap();
+        let changed = changes.changed.iter();
+        names.extend(changed.map(|resource| format!("+{kind} {}", resource.name)));
+        let removed = changes.removed.iter();
+        names.extend(removed.map(|name| format!("-{kind} {name}")));
+    }
+    names
+}
+
+fn service(snapshot: &Snapshot, name: &str) -> workload::Service {
+    let mut addresses = snapshot.addresses.iter();
+    let found = addresses.find(|address| &*address.name == name).unwrap();
+    let message = workload::Address::decode(found.body.clone()).unwrap();
+    match message.r#type.unwrap() {
+        workload::address::Type::Service(service) => service,
+        workload::address::Type::Workload(_) => panic!("{name} is a workload"),
+    }
+}
+
+fn waypoint_of(snapshot: &Snapshot, name: &str) -> String {
+    use workload::gateway_address::Destination;
+    let message = service(snapshot, name);
+    match message.waypoint.and_then(|waypoint| waypoint.destination) {
+        Some(Destination::Hostname(name)) => format!("{}/{}", name.namespace, name.hostname),
+        Some(Destination::Address(address)) => format!("{:?}", address.address),
+        None => "none".to_owned(),
+    }
+}
+
+const CART: &str = "shop/cart.shop.svc.cluster.local";
+
+#[test]
+fn a_waypoint_is_told_of_its_services_and_of_what_their_routes_need() {
+    let snapshot = mesh().snapshot();
+    assert_eq!(told(&snapshot, pb::GATEWAY_TYPE), ["shop/wp -> shop/wp"]);
+    assert_eq!(
+        told(&snapshot, pb::FRONTEND_TYPE),
+        [
+            "shop/cart.shop.svc.cluster.local -> shop/wp",
+            "shop/web.shop.svc.cluster.local -> shop/wp",
+        ]
+    );
+    assert_eq!(
+        told(&snapshot, pb::ROUTE_TYPE),
+        ["HTTPRoute/shop/cart -> shop/wp"]
+    );
+    // The backend in another namespace is there because the route names it.
+    assert_eq!(
+        told(&snapshot, pb::BACKEND_TYPE),
+        [
+            "other/cart-v2.other.svc.cluster.local@shop -> shop/wp",
+            "shop/cart.shop.svc.cluster.local@shop -> shop/wp",
+            "shop/web.shop.svc.cluster.local@shop -> shop/wp",
+        ]
+    );
+    let frontend: pb::Frontend = body(&snapshot, pb::FRONTEND_TYPE, CART);
+    assert_eq!(frontend.addresses[0].address, [10, 2, 0, 1]);
+    assert_eq!(frontend.ports[0].protocol(), pb::Protocol::Http);
+    let endpoints: pb::Endpoints = body(&snapshot, pb::ENDPOINTS_TYPE, CART);
+    assert_eq!(endpoints.endpoints.len(), 1);
+    let endpoint = &endpoints.endpoints[0];
+    assert_eq!(endpoint.addresses, [vec![10, 1, 0, 1]]);
+    assert_eq!(
+        (endpoint.ports[0].service, endpoint.ports[0].target),
+        (80, 8080)
+    );
+    assert_eq!(endpoint.labels[0].value, "cart");
+    // The waypoint's own service doesn't get it (contract 13, 23).
+    assert_eq!(
+        waypoint_of(&snapshot, CART),
+        "shop/wp.shop.svc.cluster.local"
+    );
+    let own = "shop/wp.shop.svc.cluster.local";
+    assert_eq!(waypoint_of(&snapshot, own), "none");
+}
+
+#[test]
+fn one_change_costs_one_resource() {
+    let mut compiler = mesh();
+    let route = MESH.split("---").last().unwrap();
+    let delta = apply(&mut compiler, &route.replace("weight: 90", "weight: 50"));
+    assert_eq!(
+        changed(&delta),
+        ["+Route HTTPRoute/shop/cart".to_owned()].into()
+    );
+    let delta = apply(&mut compiler, &route.replace("weight: 90", "weight: 50"));
+    assert!(delta.is_empty());
+    // A pod: its workload, and the endpoints that it is one of.
+    let pod = MESH.split("---").nth(7).unwrap();
+    let delta = apply(&mut compiler, &pod.replace("'True'", "'False'"));
+    assert_eq!(changed(&delta), [format!("+Endpoints {CART}")].into());
+    let delta = apply(
+        &mut compiler,
+        &pod.replace("app: cart", "app: cart, version: v1"),
+    );
+    assert_eq!(changed(&delta), [format!("+Endpoints {CART}")].into());
+    // Without the route, nobody needs the other backend.
+    let key = ObjectKey::new(Kind::HttpRoute, "shop", "cart");
+    let delta = compiler.apply([Change::Delete(key)]);
+    let other = "other/cart-v2.other.svc.cluster.local";
+    assert_eq!(
+        changed(&delta),
+        [
+            format!("-Backend {other}@shop"),
+            format!("-Endpoints {other}"),
+            "-Route HTTPRoute/shop/cart".to_owned(),
+        ]
+        .into()
+    );
+}
