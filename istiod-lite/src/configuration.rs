@@ -1,14 +1,17 @@
 //! The configuration task: changes in, publications out. The one writer of
 //! everything that follows from objects.
 //!
-//! Whatever has changed is gathered for a moment, compiled in one step and
-//! published in one step; a node's report hardly waits, and is answered when
-//! nodes are being told. Pods are known to the [`Directory`] at once.
+//! What has changed is compiled in one step and published in one step: at once
+//! when nothing was going on, and after a burst has been gathered for a while
+//! ([`Pace`]). A node's report hardly waits, and is answered when nodes are
+//! being told. Pods are known to the [`Directory`] at once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_compile::{AddressKind, AddressResource, AuthorizationResource, Compiler, Delta};
+use ambit_compile::{
+    AddressKind, AddressResource, AuthorizationResource, Compiler, Delta, WaypointResource,
+};
 use ambit_kube::Change;
 use ambit_proto::waypoint::TYPES as WAYPOINT_TYPES;
 use ambit_proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE, WORKLOAD_TYPE};
@@ -22,9 +25,11 @@ use tracing::{debug, error, info, warn};
 use crate::directory::Directory;
 use crate::enrolment::Report;
 use crate::metrics::ControlMetrics;
+use crate::pace::Pace;
 use crate::page::{Contents, ObjectStatus, Page};
 use crate::redirection::{self, NotCounted, Redirections};
 use crate::roots::RootBundle;
+use crate::waypoints::Waypoints;
 
 /// The types that are served, in the order of delivery (design D5).
 pub(crate) fn types() -> impl Iterator<Item = &'static str> {
@@ -46,6 +51,11 @@ pub(crate) struct Configuration {
     pub(crate) publisher: Publisher,
     /// What is wrong, to people.
     pub(crate) page: Page,
+    /// Since when the page isn't up to date, and the version that it will show.
+    pub(crate) stale_page: Option<Instant>,
+    pub(crate) version: u64,
+    /// What runs for waypoints.
+    pub(crate) waypoints: Waypoints,
     /// What is counted.
     pub(crate) metrics: Arc<ControlMetrics>,
     /// Ready after the first publication.
@@ -56,8 +66,8 @@ pub(crate) struct Configuration {
 #[derive(Default)]
 struct Gathered {
     changes: Vec<Change>,
-    /// When the first and the last of them came.
-    window: Option<(Instant, Instant)>,
+    /// When the first of them came.
+    since: Option<Instant>,
     /// Reports among them, to be answered when they are published.
     reports: Vec<Answer>,
     /// Some of them concern roots.
@@ -75,15 +85,11 @@ type Refused = Vec<(NamespacedName, NotCounted)>;
 impl Gathered {
     fn add(&mut self, changes: impl IntoIterator<Item = Change>) {
         self.changes.extend(changes);
-        let now = Instant::now();
-        let first = self.window.map_or(now, |(first, _)| first);
-        self.window = Some((first, now));
+        self.since.get_or_insert_with(Instant::now);
     }
 
-    fn due(&self) -> Option<Instant> {
-        let changes = self
-            .window
-            .map(|(first, last)| (last + QUIET).min(first + GATHER_AT_MOST));
+    fn due(&self, pace: &Pace) -> Option<Instant> {
+        let changes = self.since.map(|since| pace.next(since));
         let report = self.reports.first().map(|answer| answer.since + HARDLY);
         changes.into_iter().chain(report).min()
     }
@@ -97,9 +103,12 @@ impl Configuration {
         mut reports: mpsc::Receiver<Report>,
     ) {
         let mut gathered = Gathered::default();
+        let mut pace = Pace::default();
+        let mut showing = Pace::default();
         let mut synced = false;
         loop {
-            let due = gathered.due().filter(|_| synced);
+            let due = gathered.due(&pace).filter(|_| synced);
+            let page = self.stale_page.map(|since| showing.next(since));
             tokio::select! {
                 changes = source.recv() => {
                     let Some(changes) = changes else {
@@ -111,12 +120,16 @@ impl Configuration {
                     gathered.add(changes);
                     if synced && !was {
                         self.redirections.forget_unknown(&self.directory);
-                        self.flush(std::mem::take(&mut gathered)).await;
+                        self.flush(std::mem::take(&mut gathered), &mut pace).await;
+                        self.show(&mut showing);
                         self.ready.ready();
                     }
                 },
                 Some(report) = reports.recv() => gathered.reports.push(self.on_report(report)),
-                () = sleep_maybe(due) => self.flush(std::mem::take(&mut gathered)).await,
+                () = sleep_maybe(due) => {
+                    self.flush(std::mem::take(&mut gathered), &mut pace).await;
+                }
+                () = sleep_maybe(page) => self.show(&mut showing),
             }
         }
     }
@@ -167,7 +180,8 @@ impl Configuration {
         }
     }
 
-    async fn flush(&mut self, mut gathered: Gathered) {
+    async fn flush(&mut self, mut gathered: Gathered, pace: &mut Pace) {
+        let began = Instant::now();
         gathered
             .changes
             .extend(self.redirections.changes(&self.directory));
@@ -175,11 +189,12 @@ impl Configuration {
         if gathered.roots {
             self.write_roots().await;
         }
-        let waited = gathered.window.map(|(first, _)| first.elapsed());
+        let waited = gathered.since.map(|since| since.elapsed());
         let started = Instant::now();
         let delta = self.compiler.apply(gathered.changes);
         let compiled = started.elapsed();
         let (statuses, diagnostics) = (!delta.statuses.is_empty(), delta.diagnostics);
+        self.waypoints.learn(&delta.rendered);
         let published = self.publisher.publish(batch(delta));
         for answer in gathered.reports {
             // The stream that brought it may be gone.
@@ -197,7 +212,8 @@ impl Configuration {
         self.metrics
             .sizes(&sizes, services, self.redirections.count());
         if statuses || diagnostics || published.version == 1 {
-            self.show(published.version);
+            self.version = published.version;
+            self.stale_page.get_or_insert_with(Instant::now);
         }
         if published.version == 1 {
             info!(
@@ -208,6 +224,7 @@ impl Configuration {
                 "configuration loaded"
             );
         }
+        pace.flushed(began, Instant::now());
     }
 
     async fn write_roots(&self) {
@@ -219,10 +236,14 @@ impl Configuration {
         }
     }
 
-    fn show(&self, version: u64) {
+    /// Costs a copy of everything that is wrong or said of objects: not part of
+    /// a publication, and not done for each.
+    fn show(&mut self, pace: &mut Pace) {
+        let began = Instant::now();
+        self.stale_page = None;
         let statuses = self.compiler.statuses().iter();
         self.page.replace(Contents {
-            version,
+            version: self.version,
             diagnostics: self.compiler.diagnostics(),
             statuses: statuses
                 .map(|(object, status)| ObjectStatus {
@@ -231,6 +252,7 @@ impl Configuration {
                 })
                 .collect(),
         });
+        pace.flushed(began, Instant::now());
     }
 }
 
@@ -257,8 +279,14 @@ fn batch(delta: Delta) -> Batch {
         changed: changed.iter().filter_map(|a| bare_workload(a)).collect(),
         removed: names(&delta.addresses.removed),
     };
+    let waypoint = delta.waypoint.iter().map(|(type_url, changes)| TypeDelta {
+        type_url: type_url.to_owned(),
+        changed: changes.changed.iter().map(|r| of_waypoints(r)).collect(),
+        removed: names(&changes.removed),
+    });
+    let nodes = [authorizations, addresses, workloads];
     Batch {
-        types: vec![authorizations, addresses, workloads],
+        types: nodes.into_iter().chain(waypoint).collect(),
     }
 }
 
@@ -271,6 +299,16 @@ fn policy(resource: &AuthorizationResource) -> Update {
         name: resource.name.to_string(),
         version: resource.version.to_string(),
         body: resource.body.clone(),
+        ..Update::default()
+    }
+}
+
+fn of_waypoints(resource: &WaypointResource) -> Update {
+    Update {
+        name: resource.name.to_string(),
+        version: resource.version.to_string(),
+        body: resource.body.clone(),
+        audience: Some(Arc::clone(&resource.audience)),
         ..Update::default()
     }
 }
@@ -309,9 +347,5 @@ async fn sleep_maybe(until: Option<Instant>) {
     }
 }
 
-/// Changes are published when nothing has changed for this long,
-const QUIET: Duration = Duration::from_millis(100);
-/// or when the first of them has waited this long.
-const GATHER_AT_MOST: Duration = Duration::from_secs(10);
 /// Reports of many nodes at once are one publication.
 const HARDLY: Duration = Duration::from_millis(10);

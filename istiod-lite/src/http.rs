@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::metrics::ControlMetrics;
 use crate::page::Page;
+use crate::waypoints::Waypoints;
 
 /// What the server shows.
 pub(crate) struct Views {
@@ -25,6 +26,8 @@ pub(crate) struct Views {
     pub(crate) authority: Arc<CertificateAuthority>,
     /// `/debug/statusz`.
     pub(crate) page: Page,
+    /// `/debug/waypoints`.
+    pub(crate) waypoints: Waypoints,
     /// `/debug/syncz`.
     pub(crate) streams: AdsServer,
 }
@@ -37,6 +40,7 @@ pub(crate) fn routes(views: Views) -> Routes {
         metrics,
         authority,
         page,
+        waypoints,
         streams,
     } = views;
     let registry = Arc::new(registry);
@@ -55,6 +59,10 @@ pub(crate) fn routes(views: Views) -> Routes {
         })
         .route("/debug/statusz", move |_| {
             let answer = http::json(&*page.contents());
+            async move { answer }
+        })
+        .route("/debug/waypoints", move |_| {
+            let answer = http::json(&waypoints.all());
             async move { answer }
         })
         .route("/debug/syncz", move |_| {

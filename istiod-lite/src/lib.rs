@@ -29,10 +29,12 @@ mod listener;
 mod metrics;
 mod names;
 mod node_caller;
+mod pace;
 mod page;
 mod redirection;
 mod roots;
 mod server;
+mod waypoints;
 
 pub use args::Args;
 pub use server::ControlPlane;

@@ -34,6 +34,7 @@ use crate::metrics::ControlMetrics;
 use crate::page::Page;
 use crate::redirection::Redirections;
 use crate::roots::RootBundle;
+use crate::waypoints::Waypoints;
 
 /// A control plane that runs.
 pub struct ControlPlane {
@@ -57,6 +58,7 @@ struct Parts {
     directory: Directory,
     publisher: Publisher,
     page: Page,
+    waypoints: Waypoints,
 }
 
 impl ControlPlane {
@@ -122,6 +124,7 @@ impl ControlPlane {
             metrics: parts.metrics,
             authority: parts.authority,
             page: parts.page,
+            waypoints: parts.waypoints,
             streams,
         };
         let http_scope = scope.clone();
@@ -184,6 +187,7 @@ impl Parts {
             directory: Directory::default(),
             publisher: Publisher::new(types()),
             page: Page::default(),
+            waypoints: Waypoints::default(),
             args,
         })
     }
@@ -227,6 +231,9 @@ impl Parts {
             roots: Arc::clone(&self.roots),
             publisher: self.publisher.clone(),
             page: self.page.clone(),
+            stale_page: None,
+            version: 0,
+            waypoints: self.waypoints.clone(),
             metrics: Arc::clone(&self.metrics),
             ready: readiness.register("configuration"),
         }
