@@ -65,7 +65,7 @@ fn object(view: &View<'_>, key: &ObjectKey) -> Option<Output> {
     let space = || store.space(&key.namespace);
     Some(match key.kind {
         Kind::MeshConfig => mesh::config(view, key),
-        Kind::Namespace => hints::namespace(store, key)?,
+        Kind::Namespace => hints::namespace(view, key)?,
         Kind::Node | Kind::ServiceAccount => return None,
         Kind::Pod => workload::pod(view, find(space()?, |s| &s.pods, key)?),
         Kind::Service => hints::service(view, find(space()?, |s| &s.services, key)?),

@@ -26,7 +26,7 @@ pub use render::Rendered;
 pub(crate) use audience::{Audiences, Uses};
 pub(crate) use backend::{Extra, backend, endpoint, endpoints};
 pub(crate) use binding::{BYPASS, Binding, FOR_ACCOUNT};
-pub(crate) use frontend::{frontend, gateway, workload};
+pub(crate) use frontend::{frontend, gateway, info, workload};
 pub(crate) use gateway::{WaypointFact, fact as gateway_fact};
 pub(crate) use guard::{GUARD_PREFIX, guard, guards_of};
 pub(crate) use objects::{authorization, object};
@@ -34,7 +34,7 @@ pub(crate) use references::{attaches, grants};
 pub(crate) use selected::selected;
 pub(crate) use service::{external_name, facts as service_facts, of_workload};
 pub(crate) use stand_in::stand_in;
-pub(crate) use status::{service_status, workload_status};
+pub(crate) use status::{namespace_problem, service_status, workload_status};
 
 use ambit_proto::waypoint::TYPES;
 

@@ -13,11 +13,13 @@ use crate::view::View;
 use crate::waypoint;
 
 /// What a namespace's labels ask for in vain.
-pub(super) fn namespace(store: &Store, key: &ObjectKey) -> Option<Output> {
-    let object = store.space(&key.name)?.namespace.as_ref()?;
+pub(super) fn namespace(view: &View<'_>, key: &ObjectKey) -> Option<Output> {
+    let object = view.store.space(&key.name)?.namespace.as_ref()?;
     let about: About<'_, Namespace> = About { key, object };
+    let mut diagnostics = hints(&about, &object.object.hints);
+    diagnostics.extend(waypoint::namespace_problem(view, &about));
     Some(Output {
-        diagnostics: hints(&about, &object.object.hints),
+        diagnostics,
         ..Output::default()
     })
 }

@@ -1,8 +1,8 @@
 //! Diagnostics on mesh configurations; what they set reaches everything else directly.
 
-use ambit_kube::{MeshConfig, ObjectKey};
+use ambit_kube::{MeshConfig, ObjectKey, Problem};
 use ambit_proto::waypoint::Gateway;
-use ambit_translate::{istio, security};
+use ambit_translate::{istio, security, telemetry};
 use std::sync::Arc;
 
 use crate::about::About;
@@ -46,11 +46,17 @@ pub(super) fn config(view: &View<'_>, key: &ObjectKey) -> Output {
         }
     }
     if chosen == Some(key) {
-        diagnostics.extend(security::providers(view).1);
-        diagnostics.extend(istio::mesh_routing(
-            view.mesh_info(),
-            &mut Gateway::default(),
-        ));
+        let told = [
+            security::providers(view).1,
+            istio::mesh_routing(view.mesh_info(), &mut Gateway::default()),
+            telemetry::mesh(view),
+        ];
+        // Translations don't know where the configuration stands.
+        diagnostics.extend(told.into_iter().flatten().map(|problem| Problem {
+            origin: object.origin_of(problem.field.as_deref().unwrap_or_default()),
+            key: Some(key.clone()),
+            ..problem
+        }));
     }
     Output {
         diagnostics,

@@ -26,7 +26,12 @@ pub(super) fn authorization(view: &View<'_>, about: About<'_, PolicyEntry>) -> O
     if matches!(kept.in_force(), Policy::NotEnforced(NotEnforced::Targets)) {
         return output;
     }
-    let node = node(view, &about);
+    if !kept.faults().is_empty() {
+        // Said below, of the same values.
+        output.diagnostics.clear();
+    }
+    let said = !output.diagnostics.is_empty();
+    let node = node(view, &about, said);
     output.authorizations = node.authorizations;
     output.diagnostics.extend(node.diagnostics);
     let (own, of_node) = (output.status.take(), node.status);
@@ -35,8 +40,8 @@ pub(super) fn authorization(view: &View<'_>, about: About<'_, PolicyEntry>) -> O
     output
 }
 
-/// What the node proxies enforce of it.
-fn node(view: &View<'_>, about: &About<'_, PolicyEntry>) -> Output {
+/// What the node proxies enforce of it; `said`: why no waypoint enforces the rest was said already.
+fn node(view: &View<'_>, about: &About<'_, PolicyEntry>, said: bool) -> Output {
     let store = view.store;
     let PolicyEntry { kept, generation } = &about.object.object;
     let policy = kept.in_force();
@@ -56,7 +61,8 @@ fn node(view: &View<'_>, about: &About<'_, PolicyEntry>) -> Output {
     }
     if kept.faults().is_empty() && !elsewhere {
         diagnostics.extend(match policy {
-            Policy::Enforced(enforced) => omissions(about, enforced),
+            Policy::Enforced(enforced) => omissions(about, enforced).filter(|_| !said),
+            Policy::NotEnforced(NotEnforced::Action(_)) if said => None,
             Policy::NotEnforced(why) => Some(not_enforced(about, *why)),
         });
     }

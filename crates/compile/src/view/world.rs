@@ -112,11 +112,7 @@ impl World for View<'_> {
 
     fn waypoint(&self, namespace: &str, name: &str) -> Option<Arc<WaypointInfo>> {
         let fact = self.waypoint_fact(&NamespacedName::new(namespace, name))?;
-        Some(Arc::new(WaypointInfo {
-            namespace: Arc::clone(&fact.gateway.namespace),
-            name: Arc::clone(&fact.gateway.name),
-            class: Arc::clone(&fact.class),
-        }))
+        Some(Arc::new(waypoint::info(&fact)))
     }
 
     fn selected(

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use ambit_kube::{Kind, ObjectKey};
 use ambit_proto::waypoint::{
     Cidr, FRONTEND_TYPE, Frontend, FrontendPort, GATEWAY_TYPE, Gateway, Origin, POD_TYPE, Protocol,
-    TrafficType, Workload, WorkloadPort,
+    Telemetry, TrafficType, Workload, WorkloadPort,
 };
 use ambit_proto::workload;
-use ambit_translate::{istio, linkerd, security};
+use ambit_translate::{WaypointInfo, istio, linkerd, security, telemetry};
 use ambit_types::NamespacedName;
 
 use super::audience::Uses;
 use super::binding::{Ask, Binding, Level};
-use super::gateway::{Traffic, is_waypoint_class};
+use super::gateway::{Traffic, WaypointFact, is_waypoint_class};
 use super::translated::called;
 use super::{backend, position, render};
 use crate::facts::ServiceFact;
@@ -57,6 +57,8 @@ pub(crate) fn gateway(view: &View<'_>, at: &NamespacedName) -> Output {
     };
     // What is wrong with the mesh configuration is said there.
     let _ = istio::mesh_routing(mesh, &mut message);
+    message.telemetry = Some(telemetry::gateway(&info(&fact), view));
+    message.destination_reporter = telemetry::destination_reporter(mesh);
     let audience: Audience = [fact.key()].into();
     let services = called(&message.authorization_providers, message.telemetry.as_ref());
     let name = fact.key();
@@ -108,38 +110,71 @@ pub(crate) fn frontend(view: &View<'_>, service: &Arc<str>) -> Output {
     if audience.is_empty() {
         return Output::default();
     }
+    let message = message(view, &fact);
+    let mut services: BTreeSet<Arc<str>> = [Arc::clone(service)].into();
+    // What is recorded may differ by waypoint, while a canary takes a share.
+    let mut told: Vec<(Option<Telemetry>, Vec<Arc<str>>)> = Vec::new();
+    for waypoint in fact.binding.bound() {
+        let recorded = telemetry::frontend(&fact.info, &info(waypoint), view);
+        services.extend(called(&[], recorded.as_ref()));
+        match told.iter_mut().find(|(known, _)| *known == recorded) {
+            Some((_, waypoints)) => waypoints.push(waypoint.key()),
+            None => told.push((recorded, vec![waypoint.key()])),
+        }
+    }
+    let single = told.len() == 1;
+    let resources = told.into_iter().map(|(telemetry, mut waypoints)| {
+        let name = match waypoints.first() {
+            Some(waypoint) if !single => format!("{service}@{waypoint}").into(),
+            _ => Arc::clone(service),
+        };
+        waypoints.sort();
+        let message = Frontend {
+            telemetry,
+            ..message.clone()
+        };
+        let resource = WaypointResource::new(name, &message, waypoints.into());
+        (position(FRONTEND_TYPE), resource)
+    });
+    Output {
+        waypoint: resources.collect(),
+        uses: Uses {
+            services,
+            waypoints: audience,
+        },
+        ..Output::default()
+    }
+}
+
+fn message(view: &View<'_>, fact: &ServiceFact) -> Frontend {
     let info = &fact.info;
-    let addresses = addresses(view, &fact);
     let opaque = linkerd::opaque(info, view);
-    let message = Frontend {
+    let ports = info.ports.iter().map(|port| FrontendPort {
+        number: port.number.into(),
+        name: port.name.to_string(),
+        protocol: if opaque.contains(&port.number) {
+            Protocol::Tcp.into()
+        } else {
+            port.protocol.into()
+        },
+    });
+    Frontend {
         origin: Some(origin(view, &info.object)),
         namespace: info.namespace.to_string(),
         name: info.name.to_string(),
         hostname: info.hostname.to_string(),
-        addresses,
-        ports: info
-            .ports
-            .iter()
-            .map(|port| FrontendPort {
-                number: port.number.into(),
-                name: port.name.to_string(),
-                protocol: if opaque.contains(&port.number) {
-                    Protocol::Tcp.into()
-                } else {
-                    port.protocol.into()
-                },
-            })
-            .collect(),
+        addresses: addresses(view, fact),
+        ports: ports.collect(),
         telemetry: None,
-    };
-    let resource = WaypointResource::new(Arc::clone(service), &message, Arc::clone(&audience));
-    Output {
-        waypoint: vec![(position(FRONTEND_TYPE), resource)],
-        uses: Uses {
-            services: [Arc::clone(service)].into(),
-            waypoints: audience,
-        },
-        ..Output::default()
+    }
+}
+
+/// A waypoint as translations see it.
+pub(crate) fn info(fact: &WaypointFact) -> WaypointInfo {
+    WaypointInfo {
+        namespace: Arc::clone(&fact.gateway.namespace),
+        name: Arc::clone(&fact.gateway.name),
+        class: Arc::clone(&fact.class),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ambit_kube::core::ObjectMeta;
 use ambit_kube::{Located, Object, ObjectKey, Problem};
 use ambit_proto::waypoint::Backend;
-use ambit_translate::{ServiceInfo, gateway_api, istio, linkerd, security};
+use ambit_translate::{ServiceInfo, gateway_api, istio, linkerd, security, telemetry};
 
 use super::{status, translated};
 use crate::outputs::Output;
@@ -61,6 +61,10 @@ fn policy(
     Some(match &located.object {
         Object::DestinationRule(rule) => {
             let told = istio::destination_rule(&with(located, rule), view);
+            translated::said(key, of.1, told)
+        }
+        Object::Telemetry(recorded) => {
+            let told = telemetry::object(&with(located, recorded), view);
             translated::said(key, of.1, told)
         }
         Object::BackendTlsPolicy(policy) => {

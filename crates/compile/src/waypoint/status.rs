@@ -6,12 +6,13 @@ use ambit_kube::gateway::Gateway;
 use ambit_kube::{Kind, Object, ObjectKey, Problem};
 use ambit_types::NamespacedName;
 
-use super::binding::{Ask, Binding, Canary, Level, Outcome, USE_WAYPOINT};
-use super::gateway::{Destination, HBONE_PORT, is_waypoint_class};
+use super::binding::{Ask, Asker, Binding, Canary, Level, Outcome, USE_WAYPOINT, asked, bind};
+use super::gateway::{Destination, HBONE_PORT, WaypointFact, is_waypoint_class};
+use super::service::bypass;
 use crate::about::About;
 use crate::codes;
 use crate::facts::ServiceFact;
-use crate::input::Gateway as Input;
+use crate::input::{Gateway as Input, Labels, Namespace};
 use crate::outputs::Output;
 use crate::status::{Address, Condition, Generation, Listener, Status, kind};
 use crate::view::View;
@@ -166,6 +167,8 @@ fn problems<T>(about: &About<'_, T>, binding: &Binding) -> Option<Problem> {
         "traffic to it is refused until that is mended"
     };
     let (code, message, remedy) = match binding.outcome {
+        // What a namespace asks for is said of the namespace, once.
+        Outcome::Missing | Outcome::Denied if level == Level::Namespace => return None,
         Outcome::Missing => (
             codes::WAYPOINT_MISSING,
             format!("there is no waypoint {at}: {effect}"),
@@ -188,11 +191,7 @@ fn problems<T>(about: &About<'_, T>, binding: &Binding) -> Option<Problem> {
             ),
             "use a waypoint of the entry's namespace",
         ),
-        Outcome::Bound if !binding.is_ready() => (
-            codes::WAYPOINT_NOT_READY,
-            format!("no pod of the waypoint {at} is ready: {effect}"),
-            "look at its Deployment",
-        ),
+        // That it isn't ready is said of the Gateway.
         Outcome::Bound => match canary(&binding.canary) {
             Some(why) => (
                 codes::CANARY,
@@ -205,6 +204,27 @@ fn problems<T>(about: &About<'_, T>, binding: &Binding) -> Option<Problem> {
     };
     let told = about.warning(code, field, message);
     Some(told.value(&at.name).remedy(remedy))
+}
+
+/// What is wrong with what a namespace asks for.
+pub(crate) fn namespace_problem(view: &View<'_>, about: &About<'_, Namespace>) -> Option<Problem> {
+    let name = &about.key.name;
+    let object = &about.object.object;
+    let none = Labels::default();
+    let Ask::For(at, _) = asked(&object.labels, name, &none) else {
+        return None;
+    };
+    let own = view.namespace_annotations(name);
+    let bypass = bypass(view, &none, &own);
+    let ask = Ask::For(at, Level::Object);
+    let services = Asker::Service {
+        namespace_only: false,
+    };
+    let binding = bind(view, (ask, services), name, bypass);
+    // For workloads only, or for nothing, is a way to be meant.
+    (binding.outcome != Outcome::WrongType)
+        .then(|| problems(about, &binding))
+        .flatten()
 }
 
 /// The status of a Gateway that is a waypoint (5.5).
@@ -270,6 +290,7 @@ pub(super) fn gateway(view: &View<'_>, key: &ObjectKey, object: &Gateway) -> Out
                 .into(),
         }
     });
+    let diagnostics = gateway_problems(view, key, &fact);
     let resolved = Condition::new(kind::RESOLVED_REFS, true, "ResolvedRefs")
         .message("All references resolved");
     let conditions = [accepted, programmed, resolved];
@@ -287,8 +308,20 @@ pub(super) fn gateway(view: &View<'_>, key: &ObjectKey, object: &Gateway) -> Out
             addresses,
             ..Status::default()
         }),
+        diagnostics,
         ..Output::default()
     }
+}
+
+/// What is wrong with a waypoint.
+fn gateway_problems(view: &View<'_>, key: &ObjectKey, fact: &WaypointFact) -> Vec<Problem> {
+    let Some(object) = view.raw(key).filter(|_| !fact.ready) else {
+        return Vec::new();
+    };
+    let about = About { key, object };
+    let message = "no pod of the waypoint is ready: traffic to what asks for it is refused";
+    let told = about.warning(codes::WAYPOINT_NOT_READY, "", message);
+    vec![told.remedy("look at its Deployment, its Service and its pods")]
 }
 
 /// The name of its Service and the address, or the one that an annotation asks for.
