@@ -99,7 +99,11 @@ pub(crate) async fn serve_admin(
             async move { answer }
         });
     let port = node.settings.ports.admin;
-    let ip = node.settings.ports.listen_ip.filter(std::net::IpAddr::is_loopback);
+    let ip = node
+        .settings
+        .ports
+        .listen_ip
+        .filter(std::net::IpAddr::is_loopback);
     let first = ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
     let mut addrs = vec![SocketAddr::new(first, port)];
     if ip.is_none() && has_ipv6() {

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use ambit_hbone::{HboneConfig, Pool};
 use ambit_net::{BoundListener, ListenOptions, PodSockets, Transparent};
-use ambit_runtime::{
-    DrainMode, DrainTrigger, DrainWatch, Env, Readiness, Scope, Signals, drain,
-};
+use ambit_runtime::{DrainMode, DrainTrigger, DrainWatch, Env, Readiness, Scope, Signals, drain};
 use ambit_telemetry::logging::{self, Format, LogLevels};
 use ambit_types::Locality;
 use ambit_upstream::Local;

@@ -280,7 +280,10 @@ mod tests {
     fn a_pods_environment_is_enough() {
         let env = MapEnv::from_iter(POD);
         let settings = Settings::from_env(&env, 8).unwrap();
-        assert_eq!(settings.xds.address, "https://istiod.istio-system.svc:15012");
+        assert_eq!(
+            settings.xds.address,
+            "https://istiod.istio-system.svc:15012"
+        );
         assert_eq!(settings.threads, 2);
         assert_eq!(settings.ports.hbone, 15008);
         let id = settings.pod.identity().unwrap().to_string();

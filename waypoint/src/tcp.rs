@@ -189,19 +189,17 @@ async fn dial(
     loop {
         let (endpoint, port) = match (&way.direct, &way.target) {
             (Some((endpoint, port)), _) => (Arc::clone(endpoint), *port),
-            (None, Some(target)) => {
-                match pick(target, &avoid)? {
-                    Some(pick) => {
-                        let place = (Arc::clone(pick.endpoint()), pick.target_port());
-                        held.pick = Some(pick);
-                        place
-                    }
-                    None => {
-                        let endpoint = plain_endpoint(inner.dialled.ip());
-                        (Arc::new(endpoint), inner.dialled.port())
-                    }
+            (None, Some(target)) => match pick(target, &avoid)? {
+                Some(pick) => {
+                    let place = (Arc::clone(pick.endpoint()), pick.target_port());
+                    held.pick = Some(pick);
+                    place
                 }
-            }
+                None => {
+                    let endpoint = plain_endpoint(inner.dialled.ip());
+                    (Arc::new(endpoint), inner.dialled.port())
+                }
+            },
             (None, None) => return Err(Refused::NoHealthy),
         };
         if let (None, Some(target)) = (&held.connection, &way.target) {

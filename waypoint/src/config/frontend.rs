@@ -90,5 +90,7 @@ pub(super) fn protocol(declared: pb::Protocol) -> (Declared, Upstream) {
 pub(super) fn block(cidr: &pb::Cidr) -> Option<ipnet::IpNet> {
     let address: IpAddr = ip(&cidr.address)?;
     let length = u8::try_from(cidr.length).ok()?;
-    ipnet::IpNet::new(address, length).ok().map(|net| net.trunc())
+    ipnet::IpNet::new(address, length)
+        .ok()
+        .map(|net| net.trunc())
 }

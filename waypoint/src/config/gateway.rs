@@ -124,8 +124,7 @@ impl Gateway {
             "" => ServerHeader::Overwrite(HeaderValue::from_static("istio-envoy")),
             "-" => ServerHeader::PassThrough,
             text => ServerHeader::Overwrite(
-                HeaderValue::from_str(text)
-                    .map_err(|_| InvalidGateway::Server(text.to_owned()))?,
+                HeaderValue::from_str(text).map_err(|_| InvalidGateway::Server(text.to_owned()))?,
             ),
         };
         let traffic = message.traffic();

@@ -233,7 +233,10 @@ impl Store {
             pb::GATEWAY_TYPE => {
                 // A waypoint whose gateway is gone keeps what it has: it is
                 // about to be ended, and must not open anything.
-                warn!(name, "the gateway was removed: its last configuration stays");
+                warn!(
+                    name,
+                    "the gateway was removed: its last configuration stays"
+                );
             }
             pb::ENDPOINTS_TYPE => self.drop_endpoints(name, touched),
             pb::BACKEND_TYPE => self.drop_backend(name, touched),

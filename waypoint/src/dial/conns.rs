@@ -183,9 +183,9 @@ impl Conns {
                 entry.shared.retain(|shared| !shared.send.is_closed());
                 let free = entry.shared.iter().find(|shared| {
                     shared.active.load(Ordering::Relaxed) < limits.streams.max(1)
-                        && limits.uses.is_none_or(|max| {
-                            shared.uses.load(Ordering::Relaxed) < max as usize
-                        })
+                        && limits
+                            .uses
+                            .is_none_or(|max| shared.uses.load(Ordering::Relaxed) < max as usize)
                 })?;
                 Some(Sender::Http2(place(free)))
             }

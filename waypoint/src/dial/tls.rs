@@ -13,6 +13,7 @@ use std::sync::Arc;
 use ambit_identity::provider;
 use ambit_proto::waypoint as pb;
 use pb::string_match::Kind;
+use rustls::SignatureScheme;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -20,7 +21,6 @@ use rustls::pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime,
 };
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore};
-use rustls::SignatureScheme;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;

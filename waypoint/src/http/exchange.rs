@@ -168,9 +168,8 @@ impl Streaming {
     }
 
     fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
-        let late = |sleep: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>| {
-            sleep.as_mut().poll(cx).is_ready()
-        };
+        let late =
+            |sleep: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>| sleep.as_mut().poll(cx).is_ready();
         self.deadline.as_mut().is_some_and(|at| late(at, cx))
             || self.idle.as_mut().is_some_and(|(_, at)| late(at, cx))
     }

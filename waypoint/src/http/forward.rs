@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_route::{AttemptOutcome, Failure, Next, Retries, Rule, StopReason};
-use ambit_upstream::{
-    Endpoint, LocalFailure, Outcome, Pick, PickContext, PickError, Settings,
-};
+use ambit_upstream::{Endpoint, LocalFailure, Outcome, Pick, PickContext, PickError, Settings};
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, Uri, Version};
@@ -89,17 +87,33 @@ impl Failed {
 
     fn http(error: &hyper::Error) -> Self {
         let (failure, flag, reason) = if is_refused(error) {
-            (Failure::RefusedStream, Flag::UpstreamReset, "remote refused stream reset")
+            (
+                Failure::RefusedStream,
+                Flag::UpstreamReset,
+                "remote refused stream reset",
+            )
         } else if error.is_canceled() {
-            (Failure::ResetBeforeRequest, Flag::UpstreamClosed, "connection termination")
+            (
+                Failure::ResetBeforeRequest,
+                Flag::UpstreamClosed,
+                "connection termination",
+            )
         } else if error.is_parse() {
             (Failure::Reset, Flag::UpstreamProtocol, "protocol error")
         } else if error.is_incomplete_message() || error.is_closed() {
-            (Failure::Reset, Flag::UpstreamClosed, "connection termination")
+            (
+                Failure::Reset,
+                Flag::UpstreamClosed,
+                "connection termination",
+            )
         } else if is_reset(error) {
             (Failure::Reset, Flag::UpstreamReset, "remote reset")
         } else {
-            (Failure::Reset, Flag::UpstreamClosed, "connection termination")
+            (
+                Failure::Reset,
+                Flag::UpstreamClosed,
+                "connection termination",
+            )
         };
         Self {
             failure,
@@ -426,10 +440,8 @@ async fn send_once(
         };
         match send_on(sender, request).await {
             Ok((response, sender)) => {
-                let give_back = matches!(sender, Sender::Http1(_)).then_some(GiveBack {
-                    key,
-                    limits,
-                });
+                let give_back =
+                    matches!(sender, Sender::Http1(_)).then_some(GiveBack { key, limits });
                 return Ok((response, sender, give_back));
             }
             // A kept connection that died before it took anything: another one,
@@ -506,7 +518,12 @@ fn hop(
     let endpoint = &place.endpoint;
     let ip = endpoint.addresses.first().ok_or("no address")?;
     let address = SocketAddr::new(*ip, place.port);
-    let tls = match call.chosen.target.as_ref().and_then(|target| target.tls.as_ref()) {
+    let tls = match call
+        .chosen
+        .target
+        .as_ref()
+        .and_then(|target| target.tls.as_ref())
+    {
         None => None,
         Some(Ok(tls)) => Some(Arc::clone(tls)),
         Some(Err(error)) => return Err(error.to_string()),

@@ -44,7 +44,9 @@ pub(crate) fn check(
         return Err(LocalReply::no_route());
     }
     if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
-        return Err(LocalReply::bad_request("content_length_and_transfer_encoding"));
+        return Err(LocalReply::bad_request(
+            "content_length_and_transfer_encoding",
+        ));
     }
     let authority = authority(head)?;
     let target = target(head, mode)?;
@@ -94,9 +96,7 @@ fn authority(head: &Parts) -> Result<HeaderValue, LocalReply> {
         _ => {}
     }
     let value = match (from_uri, host) {
-        (Some(authority), _) => {
-            HeaderValue::from_str(authority.as_str()).map_err(|_| bad())?
-        }
+        (Some(authority), _) => HeaderValue::from_str(authority.as_str()).map_err(|_| bad())?,
         (None, Some(host)) => host.clone(),
         (None, None) => return Err(LocalReply::bad_request("no_host")),
     };
@@ -178,9 +178,7 @@ fn sanitise(headers: &mut HeaderMap, upgrading: bool) {
 fn drops(name: &HeaderName, upgrading: bool) -> bool {
     let text = name.as_str();
     match text.as_bytes().first() {
-        Some(b'x') => {
-            text.starts_with("x-envoy-") || text == XFCC || text == "x-istio-source"
-        }
+        Some(b'x') => text.starts_with("x-envoy-") || text == XFCC || text == "x-istio-source",
         Some(b'c') => *name == CONNECTION,
         Some(b'k') => text == "keep-alive",
         Some(b'p') => text == "proxy-connection",
@@ -316,11 +314,7 @@ mod tests {
                     .header(HOST, "b"),
                 400,
             ),
-            (
-                "path",
-                Request::builder().uri("*").header(HOST, "a"),
-                400,
-            ),
+            ("path", Request::builder().uri("*").header(HOST, "a"), 400),
         ];
         for (name, request, want) in cases {
             assert_eq!(checked(request).map(drop), Err(want), "{name}");
@@ -329,7 +323,9 @@ mod tests {
             request.header("x-n", n.to_string())
         });
         assert_eq!(checked(many).map(drop), Err(431));
-        let long = get().header(HOST, "a").header("x-long", "x".repeat(61 << 10));
+        let long = get()
+            .header(HOST, "a")
+            .header("x-long", "x".repeat(61 << 10));
         assert_eq!(checked(long).map(drop), Err(431));
     }
 

@@ -99,12 +99,7 @@ impl LocalReply {
 
     /// Routes exist and none matches.
     pub(crate) fn no_route() -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "",
-            Flag::NoRoute,
-            "route_not_found",
-        )
+        Self::new(StatusCode::NOT_FOUND, "", Flag::NoRoute, "route_not_found")
     }
 
     /// A destination that there isn't: 500 for Gateway API, 503 for
@@ -126,8 +121,7 @@ impl LocalReply {
 
     /// The answer of the family `upstream connect error or disconnect/reset`.
     pub(crate) fn upstream(flag: Flag, reason: &str, transport: Option<&str>) -> Self {
-        let mut body =
-            String::from("upstream connect error or disconnect/reset before headers. ");
+        let mut body = String::from("upstream connect error or disconnect/reset before headers. ");
         // Writing to a string doesn't fail.
         let _ = write!(body, "reset reason: {reason}");
         if let Some(transport) = transport {
@@ -161,12 +155,7 @@ impl LocalReply {
 
     /// The policy said no. The details name it; the body never does.
     pub(crate) fn denied(details: String) -> Self {
-        Self::new(
-            StatusCode::FORBIDDEN,
-            "RBAC: access denied",
-            None,
-            details,
-        )
+        Self::new(StatusCode::FORBIDDEN, "RBAC: access denied", None, details)
     }
 
     /// A request that breaks the protocol.

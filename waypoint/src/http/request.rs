@@ -86,7 +86,11 @@ async fn steps(
     let replay = (!body.is_end_stream()).then(|| {
         let retry = rule.and_then(|rule| rule.retry.as_deref());
         let retry = retry.unwrap_or(&gateway.default_retry);
-        let limit = if retry.attempts == 0 { 0 } else { retry.body_limit };
+        let limit = if retry.attempts == 0 {
+            0
+        } else {
+            retry.body_limit
+        };
         Replay::new(body, limit as u64)
     });
     let origin = head.headers.get(ORIGIN).cloned();
@@ -370,7 +374,9 @@ impl Outbound {
                     authority = other.clone();
                 }
             }
-            let own = chosen.backend.and_then(|backend| backend.rewrite.as_deref());
+            let own = chosen
+                .backend
+                .and_then(|backend| backend.rewrite.as_deref());
             if let Some(rewrite) = own.or(rule.rewrite.as_deref()) {
                 if let Some(hostname) = &rewrite.hostname {
                     authority = hostname.clone();
@@ -452,11 +458,7 @@ fn respond(
 }
 
 /// An answer of our own, and its record.
-fn answer(
-    gateway: &Gateway,
-    reply: LocalReply,
-    mut exchange: Box<Exchange>,
-) -> Response<DownBody> {
+fn answer(gateway: &Gateway, reply: LocalReply, mut exchange: Box<Exchange>) -> Response<DownBody> {
     let (close, details, flag) = (reply.close, reply.details.clone(), reply.flag);
     let mut response = reply.into_response(exchange.grpc);
     if let Some(flag) = flag {
@@ -468,7 +470,9 @@ fn answer(
     exchange.sent = response.body().size_hint().exact().unwrap_or(0);
     if close && exchange.version != Version::HTTP_2 {
         let value = HeaderValue::from_static("close");
-        response.headers_mut().insert(http::header::CONNECTION, value);
+        response
+            .headers_mut()
+            .insert(http::header::CONNECTION, value);
     }
     server(gateway, response.headers_mut());
     exchange.finish();

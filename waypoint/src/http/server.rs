@@ -98,7 +98,9 @@ async fn handle(
 
 /// The read buffer has to hold a whole head; a body passes through it.
 fn buffer(header_bytes: u32) -> usize {
-    usize::try_from(header_bytes).unwrap_or(usize::MAX).max(MIN_BUFFER)
+    usize::try_from(header_bytes)
+        .unwrap_or(usize::MAX)
+        .max(MIN_BUFFER)
 }
 
 /// hyper's minimum.

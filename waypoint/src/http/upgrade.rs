@@ -51,8 +51,7 @@ pub(crate) fn join(
             }
         };
         let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-        let copied =
-            copy_bidirectional_with_sizes(&mut client, &mut backend, BUFFER, BUFFER).await;
+        let copied = copy_bidirectional_with_sizes(&mut client, &mut backend, BUFFER, BUFFER).await;
         if let Err(error) = copied {
             debug!(%error, "upgraded connection ended");
         }

@@ -42,8 +42,7 @@ impl Store {
     }
 
     fn frontend(&self, key: &Key, message: Arc<pb::Frontend>) -> Frontend {
-        let host =
-            NamespacedHostname::new(message.namespace.as_str(), message.hostname.as_str());
+        let host = NamespacedHostname::new(message.namespace.as_str(), message.hostname.as_str());
         let mut ports: Vec<_> = message
             .ports
             .iter()
@@ -96,7 +95,9 @@ impl Store {
         for net in frontend.message.addresses.iter().filter_map(block) {
             if net.prefix_len() == net.max_prefix_len() {
                 let frontend = Arc::clone(frontend);
-                self.config.vips.insert_mut(net.addr().to_canonical(), frontend);
+                self.config
+                    .vips
+                    .insert_mut(net.addr().to_canonical(), frontend);
             } else {
                 ranges = true;
             }

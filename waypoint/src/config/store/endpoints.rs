@@ -7,18 +7,13 @@ use ambit_proto::waypoint as pb;
 use ambit_upstream::{Backend as Settled, Cluster, Endpoint};
 use tracing::warn;
 
-use super::super::service::{Service, Target};
 use super::super::Key;
+use super::super::service::{Service, Target};
 use super::{Store, Taken, Touched, decode, refused};
 use crate::dial::TlsOrigin;
 
 impl Store {
-    pub(super) fn take_backend(
-        &mut self,
-        name: &str,
-        body: &[u8],
-        touched: &mut Touched,
-    ) -> Taken {
+    pub(super) fn take_backend(&mut self, name: &str, body: &[u8], touched: &mut Touched) -> Taken {
         let message = decode::<pb::Backend>(body)?;
         let settled = Settled::decode(&message).map_err(refused)?;
         let key = backend_key(&message, name);
@@ -28,8 +23,7 @@ impl Store {
         let entry = self.backends.entry(Arc::clone(&key)).or_default();
         entry.owner = name.to_owned();
         entry.service = Some(Arc::new(service));
-        self.backend_names
-            .insert(name.to_owned(), Arc::clone(&key));
+        self.backend_names.insert(name.to_owned(), Arc::clone(&key));
         touched.backends.insert(key);
         Ok(())
     }
@@ -164,4 +158,3 @@ fn backend_key(message: &pb::Backend, name: &str) -> Key {
         format!("{}/{}", message.namespace, message.hostname).into()
     }
 }
-
