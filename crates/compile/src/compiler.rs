@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ambit_kube::{Change, ObjectKey, Problem};
+use ambit_kube::{Change, Kind, ObjectKey, Problem};
 use ambit_types::NamespacedName;
 
 use crate::derive::{self, Derived, claims};
@@ -110,6 +110,8 @@ impl Compiler {
                     if self.facts.replace_waypoint(&at, fact.map(|fact| *fact)) {
                         self.readers.touch(&Read::Waypoint(at.clone()), &mut dirty);
                         self.readers.touch(&Read::Waypoints, &mut dirty);
+                        let (namespace, name) = (&*at.namespace, &*at.name);
+                        dirty.object(ObjectKey::new(Kind::Gateway, namespace, name));
                         dirty.mark(Unit::Gateway(at));
                     }
                 }

@@ -187,6 +187,13 @@ impl Marks<'_> {
         for key in space.keys(namespace) {
             self.dirty.object(key);
         }
+        for key in self.store.objects.keys_in(namespace) {
+            if key.kind == Kind::Gateway {
+                let at = NamespacedName::new(Arc::clone(namespace), Arc::clone(&key.name));
+                self.dirty.mark(Unit::Waypoint(at));
+            }
+            self.dirty.object(key);
+        }
         self.hosts_of_space(namespace);
         self.outward(space);
     }

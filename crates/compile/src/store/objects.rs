@@ -48,6 +48,19 @@ impl Objects {
             .map(|((_, namespace), _)| namespace)
     }
 
+    /// Every object of a namespace.
+    pub(crate) fn keys_in<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = ObjectKey> + 'a {
+        let tables = self.tables.iter();
+        let tables = tables.filter(move |((_, of), _)| **of == *namespace);
+        tables.flat_map(|((kind, namespace), table)| {
+            let names = table.keys();
+            names.map(|name| ObjectKey::new(*kind, Arc::clone(namespace), Arc::clone(name)))
+        })
+    }
+
     /// Puts an object in its place, or takes it away; what was there.
     pub(crate) fn replace(
         &mut self,

@@ -1,6 +1,8 @@
 //! Random objects from a small world: two namespaces, a root namespace, few names, so that everything refers to
 //! everything.
 
+mod waypoints;
+
 use std::sync::Arc;
 
 use ambit_kube::{Change, Kind, Located, Object, Origin, Redirection};
@@ -86,7 +88,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![12 => apply, 4 => delete, 1 => report]
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 18] = [
     Kind::MeshConfig,
     Kind::Namespace,
     Kind::Node,
@@ -97,6 +99,14 @@ const KINDS: [Kind; 10] = [
     Kind::WorkloadEntry,
     Kind::AuthorizationPolicy,
     Kind::PeerAuthentication,
+    Kind::Gateway,
+    Kind::GatewayClass,
+    Kind::HttpRoute,
+    Kind::VirtualService,
+    Kind::DestinationRule,
+    Kind::RequestAuthentication,
+    Kind::ReferenceGrant,
+    Kind::LocalRateLimit,
 ];
 /// Of objects, namespaces and nodes alike, so that deletions hit.
 const NAMES: [&str; 6] = ["a", "b", "c", "shop", "data", "istio-system"];
@@ -142,6 +152,7 @@ fn anything() -> impl Strategy<Value = Value> {
         2 => workload_entry(),
         4 => authorization_policy(),
         4 => peer_authentication(),
+        14 => waypoints::anything(),
     ]
 }
 
@@ -163,6 +174,8 @@ fn namespace_object() -> impl Strategy<Value = Value> {
         json!({}),
         json!({"topology.istio.io/network": "n"}),
         json!({"istio.io/use-waypoint": "w", "istio.io/dataplane-mode": "ambient"}),
+        json!({"istio.io/use-waypoint": "a"}),
+        json!({"istio.io/use-waypoint": "b", "istio.io/use-waypoint-namespace": "data"}),
         json!({"istio.io/dataplane-mode": "ambient", "dataplane-mode": "none"}),
     ];
     let distribution = option::of(select(vec!["PreferClose", "Any"]));
@@ -193,8 +206,11 @@ fn pod() -> impl Strategy<Value = Value> {
     ]);
     let port = option::of(select(vec![8080, 9090]));
     let node = option::of(name());
-    ((namespace(), name(), uid()), labels(), (phase, ip, port, node)).prop_map(
-        |((namespace, name, uid), labels, (phase, ip, port, node))| {
+    let asks = waypoints::asks();
+    ((namespace(), name(), uid()), (labels(), asks), (phase, ip, port, node)).prop_map(
+        |((namespace, name, uid), (mut labels, asks), (phase, ip, port, node))| {
+            let more = asks.as_object().cloned().unwrap_or_default();
+            labels.as_object_mut().unwrap().extend(more);
             let ports: Vec<_> = port.iter().map(|port| json!({"name": "web", "containerPort": port})).collect();
             json!({
                 "kind": "Pod",
@@ -212,11 +228,11 @@ fn service() -> impl Strategy<Value = Value> {
     let kind = select(vec!["ClusterIP", "ClusterIP", "ClusterIP", "ExternalName"]);
     let selector = prop_oneof![Just(json!({})), labels()];
     let port = select(vec![80, 81]);
-    ((namespace(), name()), selector, (vip, port, target, kind, any::<bool>())).prop_map(
-        |((namespace, name), selector, (vip, port, target, kind, unready))| {
+    ((namespace(), name()), selector, (vip, port, target, kind, (any::<bool>(), waypoints::asks()))).prop_map(
+        |((namespace, name), selector, (vip, port, target, kind, (unready, asks)))| {
             json!({
                 "kind": "Service",
-                "metadata": {"name": name, "namespace": namespace},
+                "metadata": {"name": name, "namespace": namespace, "labels": asks},
                 "spec": {
                     "type": kind, "clusterIP": vip, "selector": selector, "publishNotReadyAddresses": unready,
                     "ports": [{"name": "web", "port": port, "targetPort": target}],
@@ -296,11 +312,13 @@ fn authorization_policy() -> impl Strategy<Value = Value> {
     ]);
     let action = select(vec!["ALLOW", "DENY", "AUDIT"]);
     let rev = option::of(Just("other"));
-    (namespace(), name(), selector(), rules, action, rev).prop_map(|(namespace, name, selector, rules, action, rev)| {
+    let targets = option::of(waypoints::targets());
+    (namespace(), name(), selector(), rules, action, (rev, targets)).prop_map(|(namespace, name, selector, rules, action, (rev, targets))| {
+        let selector = if targets.is_some() { Value::Null } else { selector };
         json!({
             "kind": "AuthorizationPolicy",
             "metadata": {"name": name, "namespace": namespace, "labels": rev.map(|rev| json!({"istio.io/rev": rev}))},
-            "spec": {"selector": selector, "rules": rules, "action": action},
+            "spec": {"selector": selector, "targetRefs": targets, "rules": rules, "action": action},
         })
     })
 }
@@ -327,9 +345,6 @@ fn peer_authentication() -> impl Strategy<Value = Value> {
 
 /// The object, through the same deserialisation that a watch uses.
 fn object(value: &Value) -> Object {
-    fn read<T: serde::de::DeserializeOwned>(value: &Value) -> Arc<T> {
-        Arc::new(serde_json::from_value(without_nulls(value)).unwrap())
-    }
     match value["kind"].as_str().unwrap() {
         "MeshConfig" => Object::MeshConfig(read(value)),
         "Namespace" => Object::Namespace(read(&versioned(value, "v1"))),
@@ -342,8 +357,15 @@ fn object(value: &Value) -> Object {
         "AuthorizationPolicy" => {
             Object::AuthorizationPolicy(read(&versioned(value, "security.istio.io/v1")))
         }
-        _ => Object::PeerAuthentication(read(&versioned(value, "security.istio.io/v1"))),
+        "PeerAuthentication" => {
+            Object::PeerAuthentication(read(&versioned(value, "security.istio.io/v1")))
+        }
+        _ => waypoints::object(value),
     }
+}
+
+fn read<T: serde::de::DeserializeOwned>(value: &Value) -> Arc<T> {
+    Arc::new(serde_json::from_value(without_nulls(value)).unwrap())
 }
 
 fn versioned(value: &Value, version: &str) -> Value {
