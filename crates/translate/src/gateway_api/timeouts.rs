@@ -35,7 +35,7 @@ pub(super) fn read(
     );
     if let (Some(request), Some(attempt)) = (request, attempt)
         && request > 0
-        && (attempt > request || attempt == 0)
+        && attempt > request
     {
         report.unusable(
             "UnsupportedValue",

@@ -41,6 +41,7 @@ struct Spec {
 struct Validation {
     hostname: String,
     ca_certificate_refs: Vec<Target>,
+    #[serde(rename = "wellKnownCACertificates")]
     well_known_ca_certificates: Option<String>,
     subject_alt_names: Vec<AltName>,
 }

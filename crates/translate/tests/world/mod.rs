@@ -23,16 +23,16 @@ use ambit_translate::{
 };
 
 /// Objects and nothing else.
-pub struct TestWorld {
+pub(crate) struct TestWorld {
     objects: Vec<Located<Object>>,
     mesh: MeshInfo,
     /// What the reader found.
-    pub problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
 }
 
 impl TestWorld {
     /// Reads manifests; what can't be read is in `problems`.
-    pub fn from_yaml(text: &str) -> Self {
+    pub(crate) fn from_yaml(text: &str) -> Self {
         let loaded = ambit_kube::read_manifest("test.yaml", text);
         let config = loaded
             .objects
@@ -61,12 +61,12 @@ impl TestWorld {
     }
 
     /// All objects, in the order of the manifests.
-    pub fn all(&self) -> &[Located<Object>] {
+    pub(crate) fn all(&self) -> &[Located<Object>] {
         &self.objects
     }
 
     /// One object, which must be there.
-    pub fn object_named(&self, kind: Kind, namespace: &str, name: &str) -> Located<Object> {
+    pub(crate) fn object_named(&self, kind: Kind, namespace: &str, name: &str) -> Located<Object> {
         self.object(&ObjectKey::new(kind, namespace, name))
             .unwrap_or_else(|| {
                 panic!(
@@ -77,7 +77,7 @@ impl TestWorld {
     }
 
     /// The services of all objects.
-    pub fn services(&self) -> Vec<Arc<ServiceInfo>> {
+    pub(crate) fn services(&self) -> Vec<Arc<ServiceInfo>> {
         let mut services = Vec::new();
         for located in &self.objects {
             match &located.object {
