@@ -217,6 +217,20 @@ impl Mesh {
         (status, body.to_owned())
     }
 
+    /// `/debug/statusz` as soon as it says all of this; it follows what nodes
+    /// are sent.
+    pub(crate) async fn page_with(&self, told: &[&str]) -> serde_json::Value {
+        for _ in 0..500 {
+            let (status, page) = self.get("/debug/statusz").await;
+            assert_eq!(status, 200);
+            if told.iter().all(|told| page.contains(told)) {
+                return serde_json::from_str(&page).unwrap();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("the page never says {told:?}");
+    }
+
     /// The sum of a metric's samples whose labels contain a text.
     pub(crate) async fn metric(&self, name: &str, labels: &str) -> f64 {
         let (_, text) = self.get("/metrics").await;
