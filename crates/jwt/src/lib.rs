@@ -39,6 +39,3 @@ pub use model::{
 pub use reject::{Reason, Rejection};
 pub use token::{MAX_TOKEN, Now};
 pub use verify::{TokenCache, Verified};
-
-#[cfg(test)]
-mod tests;
