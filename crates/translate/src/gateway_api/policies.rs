@@ -23,7 +23,7 @@ pub fn apply_backend_policies(backend: &mut Backend, service: &ServiceInfo, worl
             everywhere(backend, &|policy| {
                 policy
                     .retry_budget
-                    .get_or_insert_with(|| ambit_proto::waypoint::RetryBudget {
+                    .get_or_insert(ambit_proto::waypoint::RetryBudget {
                         kind: Some(retry_budget::Kind::Window(budget)),
                     });
             });

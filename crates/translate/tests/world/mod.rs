@@ -6,6 +6,7 @@
 //! namespace (or of `istio.io/use-waypoint-namespace`), which is taken as
 //! bound; pods are behind a waypoint that their own label names.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![allow(
     dead_code,
     reason = "each test program that shares this uses a part of it"
