@@ -49,7 +49,10 @@ pub(crate) fn service_policies(
     if let Some(budget) = profile_of(service, world).and_then(|p| p.spec.retry_budget.clone()) {
         let budget = RetryBudget {
             kind: Some(Budget::Tokens(TokenBudget {
-                ratio: budget.retry_ratio.unwrap_or(0.2),
+                ratio: budget
+                    .retry_ratio
+                    .filter(|ratio| profile::RATIOS.contains(ratio))
+                    .unwrap_or(0.2),
                 min_per_second: budget.min_retries_per_second.unwrap_or(10),
                 ttl_ms: budget
                     .ttl

@@ -1,6 +1,13 @@
 //! VirtualServices and DestinationRules: what becomes of requests, and what a
 //! service's Backend says (`waypoint-contract` section 3).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
 mod table;
 mod world;
 

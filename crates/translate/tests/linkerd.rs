@@ -1,6 +1,13 @@
 //! ServiceProfiles, TrafficSplits, annotations and policies of Linkerd: what
 //! becomes of requests (`waypoint-contract` section 8).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
 mod table;
 mod world;
 

@@ -19,6 +19,8 @@ use crate::{ServiceInfo, Translated, World};
 
 /// Bodies up to this many bytes are kept for a retry (8.1).
 const BODY_LIMIT: u64 = 64 * 1024;
+/// What a retry ratio can be.
+pub(super) const RATIOS: std::ops::RangeInclusive<f64> = 0.0..=1_000.0;
 /// Linkerd bounds retries by the budget alone; one request gets no more than this.
 const MAX_ATTEMPTS: u32 = 16;
 
@@ -145,13 +147,13 @@ fn budget(
         );
     }
     if let Some(ratio) = budget.retry_ratio
-        && !(0.0..=1_000.0).contains(&ratio)
+        && !RATIOS.contains(&ratio)
     {
         bad(
             say,
             "spec.retryBudget.retryRatio",
             &ratio.to_string(),
-            "a ratio is 0 or more",
+            "a ratio is 0 to 1000; 0.2 holds",
             "write such a number, for example 0.2",
         );
     }

@@ -404,6 +404,9 @@ fn backend_is(
     let translated = istio::backend(&service, at, world);
     problems.extend(translated.problems);
     let message = translated.resource.unwrap();
+    if let Err(error) = ambit_upstream::Backend::decode(&message) {
+        wrong.push(format!("a waypoint can't read {host}: {error}"));
+    }
     let policy = effective(
         &message,
         backend.port.unwrap_or(80),

@@ -1,6 +1,6 @@
 //! `loadBalancer`: algorithm, hash, warm-up, localities (3.5, 5.6).
 
-use ambit_kube::{DrConsistentHash, DrLoadBalancer, DrLocalityLb, DrSimpleLb};
+use ambit_kube::{DrConsistentHash, DrHashCookie, DrLoadBalancer, DrLocalityLb, DrSimpleLb};
 use ambit_proto::waypoint::consistent_hash::Key;
 use ambit_proto::waypoint::{
     Algorithm, ConsistentHash, Distribute, Failover, HashCookie, Header, LoadBalancer,
@@ -109,26 +109,7 @@ fn consistent_hash(
         }
     }
     if let Some(cookie) = &written.http_cookie {
-        if is_token(&cookie.name) {
-            let attribute = |a: &ambit_kube::DrCookieAttribute| Header {
-                name: a.name.clone(),
-                value: a.value.clone().unwrap_or_default(),
-            };
-            keys.push(Key::Cookie(HashCookie {
-                name: cookie.name.clone(),
-                path: cookie.path.clone().unwrap_or_default(),
-                ttl_ms: cookie.ttl.map(ambit_kube::ProtoDuration::as_millis),
-                attributes: cookie.attributes.iter().map(attribute).collect(),
-            }));
-        } else {
-            refuse(
-                say,
-                &format!("{path}.httpCookie.name"),
-                &cookie.name,
-                "a cookie needs a name",
-                "name the cookie",
-            );
-        }
+        keys.extend(hash_cookie(say, cookie, &format!("{path}.httpCookie")));
     }
     if written.use_source_ip == Some(true) {
         keys.push(Key::SourceIp(true));
@@ -155,6 +136,46 @@ fn consistent_hash(
             size,
         },
     ))
+}
+
+fn hash_cookie(say: &mut Say, cookie: &DrHashCookie, path: &str) -> Option<Key> {
+    if !is_token(&cookie.name) {
+        refuse(
+            say,
+            &format!("{path}.name"),
+            &cookie.name,
+            "a cookie needs a name",
+            "name the cookie",
+        );
+        return None;
+    }
+    let attribute = |a: &ambit_kube::DrCookieAttribute| Header {
+        name: a.name.clone(),
+        value: a.value.clone().unwrap_or_default(),
+    };
+    let built = HashCookie {
+        name: cookie.name.clone(),
+        path: cookie.path.clone().unwrap_or_default(),
+        ttl_ms: cookie.ttl.map(ambit_kube::ProtoDuration::as_millis),
+        attributes: cookie.attributes.iter().map(attribute).collect(),
+    };
+    // They are written into a header as they are.
+    let parts = built
+        .attributes
+        .iter()
+        .flat_map(|a| [a.name.as_str(), a.value.as_str()]);
+    let stray = |text: &&str| !text.bytes().all(|b| (b' '..0x7f).contains(&b) && b != b';');
+    if let Some(stray) = parts.chain([built.path.as_str()]).find(stray) {
+        refuse(
+            say,
+            path,
+            stray,
+            "an attribute of a cookie has printable characters only, and no semicolon",
+            "correct path and attributes",
+        );
+        return None;
+    }
+    Some(Key::Cookie(built))
 }
 
 fn table(say: &mut Say, written: &DrConsistentHash, path: &str) -> (Algorithm, u64) {
