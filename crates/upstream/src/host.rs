@@ -16,6 +16,7 @@ pub struct HostState {
     errors: AtomicU32,
     gateway: AtomicU32,
     local: AtomicU32,
+    /// One more than when it was.
     ejected_at: AtomicU64,
     ejections: AtomicU32,
     /// Warm-up starts here.
@@ -72,14 +73,14 @@ impl HostState {
     }
 
     pub(crate) fn ejected_at(&self) -> u64 {
-        self.ejected_at.load(Relaxed)
+        self.ejected_at.load(Relaxed).saturating_sub(1)
     }
 
     /// False if another thread was first.
     pub(crate) fn eject(&self, now: u64) -> bool {
         let done = self
             .ejected_at
-            .compare_exchange(0, now.max(1), Relaxed, Relaxed)
+            .compare_exchange(0, now.saturating_add(1), Relaxed, Relaxed)
             .is_ok();
         if done {
             self.ejections.fetch_add(1, Relaxed);

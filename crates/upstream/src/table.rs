@@ -48,14 +48,15 @@ impl Table {
 
 fn ring(hosts: &[Host], least: u32) -> Vec<(u64, u32)> {
     let total: u64 = hosts.iter().map(|h| u64::from(h.endpoint.weight)).sum();
-    let size = u64::from(least)
-        .clamp(1, MOST_ENTRIES)
-        .max(hosts.len() as u64);
+    // Powers of two, so that an endpoint's entries stay when another comes or
+    // goes, until their number doubles or halves.
+    let size = u64::from(least).clamp(1, MOST_ENTRIES).next_power_of_two();
+    let unit = 1_u64 << total.max(1).ilog2();
     let mut ring = Vec::new();
     let mut key = Vec::new();
     for (place, host) in (0_u32..).zip(hosts) {
         let weight = u64::from(host.endpoint.weight);
-        let entries = (size * weight).div_ceil(total.max(1)).max(1);
+        let entries = (size * weight / unit).max(1);
         for entry in 0..entries {
             key.clear();
             key.extend_from_slice(host.endpoint.uid.as_bytes());
