@@ -129,10 +129,12 @@ enum State {
 /// ztunnel refuses (`unknown_waypoint`) while there is none. What doesn't come
 /// by the service's address (a pod's own, or plaintext that kube-proxy sends to
 /// a pod) is upstream's way round, and is shut, at the destination, as soon as
-/// a policy depends on the waypoint.
+/// a policy depends on the waypoint. Where there is no Gateway, nobody knows
+/// whether it is (or was) for workloads too, so that pods' own addresses are
+/// refused as well.
 const TABLE: [(State, [&str; 4], [&str; 4]); 6] = [
-    (State::Misspelt, CLOSED, SHUT),
-    (State::NoGateway, CLOSED, SHUT),
+    (State::Misspelt, UNKNOWN, SHUT),
+    (State::NoGateway, UNKNOWN, SHUT),
     (State::NoPods, CLOSED, SHUT),
     (State::NotReady, CLOSED, SHUT),
     (
@@ -140,9 +142,10 @@ const TABLE: [(State, [&str; 4], [&str; 4]); 6] = [
         ["200", "200", "200", "200"],
         ["200", "refused", "refused", "200"],
     ),
-    (State::Deleted, CLOSED, SHUT),
+    (State::Deleted, UNKNOWN, SHUT),
 ];
 const CLOSED: [&str; 4] = ["refused", "200", "200", "refused"];
+const UNKNOWN: [&str; 4] = ["refused", "200", "refused", "refused"];
 const SHUT: [&str; 4] = ["refused", "refused", "refused", "refused"];
 
 const POLICY: &str = "
