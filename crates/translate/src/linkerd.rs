@@ -63,14 +63,14 @@ pub(crate) fn service_policies(
             policy.retry_budget.get_or_insert(budget);
         });
     }
-    if let Some(accrual) = accrual::failure_accrual(service, &mut problems) {
+    if let Some(accrual) = accrual::failure_accrual(service, world, &mut problems) {
         for_each_policy(backend, |policy| {
             if policy.outlier.is_none() {
                 policy.accrual.get_or_insert(accrual);
             }
         });
     }
-    backend.default_rule = annotations::default_rule(service, &mut problems);
+    backend.default_rule = annotations::default_rule(service, world, &mut problems);
     problems
 }
 

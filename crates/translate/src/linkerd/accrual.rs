@@ -4,18 +4,19 @@ use ambit_kube::Problem;
 use ambit_proto::waypoint::FailureAccrual;
 
 use super::annotations::{about, annotation, bad, time};
-use crate::ServiceInfo;
 use crate::istio::codes;
 use crate::istio::say::{Fault, Say};
+use crate::{ServiceInfo, World};
 
 const ACCRUAL: &str = "balancer.linkerd.io/failure-accrual";
 
 /// What the annotations say; none where failures aren't counted.
 pub(super) fn failure_accrual(
     service: &ServiceInfo,
+    world: &dyn World,
     problems: &mut Vec<Problem>,
 ) -> Option<FailureAccrual> {
-    let mut say = about(service);
+    let mut say = about(service, world);
     let built = read(&mut say, service);
     not_followed(&mut say, service);
     problems.extend(say.into_problems());

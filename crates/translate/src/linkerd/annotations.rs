@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use ambit_kube::{ObjectKey, Origin, Problem, ProtoDuration};
 use ambit_proto::waypoint::{Retry, RetryOn, Rule};
 
-use crate::ServiceInfo;
 use crate::istio::codes;
 use crate::istio::say::{Fault, Say};
+use crate::{ServiceInfo, World};
 
 /// Bodies up to this many bytes are kept for a retry (8.3).
 const BODY_LIMIT: u64 = 64 * 1024;
@@ -42,8 +42,12 @@ pub fn annotate_rules(
 }
 
 /// What a Service's annotations say of requests that no route was attached for.
-pub(super) fn default_rule(service: &ServiceInfo, problems: &mut Vec<Problem>) -> Option<Rule> {
-    let mut say = about(service);
+pub(super) fn default_rule(
+    service: &ServiceInfo,
+    world: &dyn World,
+    problems: &mut Vec<Problem>,
+) -> Option<Rule> {
+    let mut say = about(service, world);
     let settings = settings(&mut say, &|name| annotation(service, name));
     problems.extend(say.into_problems());
     if settings == Settings::default() {
@@ -57,14 +61,20 @@ pub(super) fn default_rule(service: &ServiceInfo, problems: &mut Vec<Problem>) -
     Some(rule)
 }
 
-/// For problems of a Service, whose place isn't known here.
-pub(super) fn about(service: &ServiceInfo) -> Say {
-    let origin = Origin {
-        file: service.object.to_string().into(),
-        document: 0,
-        line: 0,
-    };
-    Say::at(service.object.clone(), origin)
+/// For problems of a Service, at its place where that is known.
+pub(super) fn about(service: &ServiceInfo, world: &dyn World) -> Say {
+    let key = service.object.clone();
+    match world.object(&key) {
+        Some(object) => Say::about(key, &object),
+        None => {
+            let origin = Origin {
+                file: key.to_string().into(),
+                document: 0,
+                line: 0,
+            };
+            Say::at(key, origin)
+        }
+    }
 }
 
 /// An annotation of a service.
