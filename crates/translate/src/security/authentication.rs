@@ -137,7 +137,10 @@ fn jwt_rule(at: usize, rule: &JwtRule, say: &mut Say) -> pb::JwtRule {
     let path = format!("spec.jwtRules[{at}]");
     let keys = keys(&path, rule, say);
     pb::JwtRule {
-        issuer: rule.issuer.clone(),
+        issuer: match rule.issuer.as_str() {
+            "" => NOBODY.to_owned(),
+            issuer => issuer.to_owned(),
+        },
         audiences: rule
             .audiences
             .iter()
@@ -384,6 +387,9 @@ fn setting(say: &mut Say, field: &str, value: &str, message: &str, remedy: &str)
     );
 }
 
+/// The issuer of a rule that names none: no token is of it, so those where the
+/// rule looks are refused.
+const NOBODY: &str = "(none)";
 /// `waypoint-contract` 4.9.
 const FETCH_TIMEOUT_MS: u64 = 5_000;
 /// Longer than that nobody waits for keys; ours.
