@@ -30,7 +30,15 @@ pub fn traffic_split(
     let key = ObjectKey::new(Kind::TrafficSplit, namespace, name);
     let mut say = Say::about(key, object);
     let mut route = None;
-    if let Some(service) = root(&mut say, object, namespace, world) {
+    if object.object.spec.backends.is_empty() {
+        bad(
+            &mut say,
+            "spec.backends",
+            "",
+            "it has no backends, so nothing is split",
+            "list them as backends, each with service and weight",
+        );
+    } else if let Some(service) = root(&mut say, object, namespace, world) {
         let backends = shares(&mut say, &object.object, namespace, world);
         let merged = object.object.spec.matches.is_empty()
             && profile_of(&service, world).is_some_and(|profile| !profile.spec.routes.is_empty());
@@ -108,7 +116,9 @@ fn first_for(service: &ServiceInfo, world: &dyn World) -> Option<(Arc<TrafficSpl
         .objects(Kind::TrafficSplit, &service.namespace)
         .into_iter()
         .filter_map(|located| match &located.object {
-            Object::TrafficSplit(split) if is_root(split, service, world) => {
+            Object::TrafficSplit(split)
+                if !split.spec.backends.is_empty() && is_root(split, service, world) =>
+            {
                 Some((split.clone(), located.object))
             }
             _ => None,
