@@ -1,6 +1,11 @@
 //! When keys are fetched, what is kept, and what tokens get meanwhile
 //! (`waypoint-contract` 4.9, JWKS caching).
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 #[allow(dead_code, reason = "another test uses the rest")]
 mod ring;

@@ -1,6 +1,11 @@
 //! The semantics table of RequestAuthentication, one test per case: from the
 //! wire form and tokens that are signed here to the outcome.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 mod ring;
 

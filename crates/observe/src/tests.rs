@@ -106,16 +106,16 @@ mod replies {
 
     use crate::{LocalReply, grpc_message, is_grpc};
 
-    /// The table of 1.10: reply, status, body, flag, gRPC status.
-    #[test]
-    fn the_table_of_local_responses() {
+    /// Reply, status, body, flag, gRPC status.
+    type Row = (LocalReply, u16, &'static str, &'static str, u8);
+
+    fn table() -> Vec<Row> {
         let bad_token = LocalReply::BadToken {
             status: 401,
             text: "Jwt is expired",
             details: "jwt_authn_access_denied{Jwt_is_expired}".to_owned(),
         };
-        let start = "upstream connect error or disconnect/reset before headers. reset reason: ";
-        let cases = [
+        vec![
             (LocalReply::NoRoute, 404, "", "NR", 12),
             (LocalReply::NoCluster(500), 500, "", "NC", 2),
             (LocalReply::NoCluster(503), 503, "", "NC", 14),
@@ -172,7 +172,14 @@ mod replies {
             (LocalReply::BodyTooLarge, 413, "Payload Too Large", "", 2),
             (LocalReply::UpgradeRefused, 403, "", "", 7),
             (LocalReply::Overloaded, 503, "envoy overloaded", "OM", 14),
-        ];
+        ]
+    }
+
+    /// The table of 1.10.
+    #[test]
+    fn the_table_of_local_responses() {
+        let cases = table();
+        let start = "upstream connect error or disconnect/reset before headers. reset reason: ";
         for (reply, status, body, flag, grpc) in cases {
             let body = match body.strip_prefix('*') {
                 Some(reason) => format!("{start}{reason}"),

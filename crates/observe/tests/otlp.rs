@@ -1,5 +1,10 @@
 //! Spans reach an OTLP collector: a real gRPC receiver in this process.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 use std::time::{Duration, SystemTime};
 

@@ -1,6 +1,11 @@
 //! The semantics table of L7 authorization, one test per case: from the wire
 //! form to the verdict.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
@@ -10,6 +15,7 @@ use ambit_policy::http::{
     RequestAuth,
 };
 use ambit_proto::waypoint as pb;
+use ambit_route::path::{Normalization, normalize};
 use ambit_types::{NamespacedHostname, SpiffeId};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -113,6 +119,8 @@ struct Req {
     method: Option<String>,
     host: Option<String>,
     path: Option<String>,
+    /// Normalised before it is compared, as the proxy does.
+    normalize: Option<String>,
     headers: Vec<(String, String)>,
     jwt: Option<Map<String, Value>>,
     tcp: bool,
@@ -148,7 +156,7 @@ fn blocks(values: &[String]) -> Vec<pb::Cidr> {
             IpAddr::V6(ip) => (ip.octets().to_vec(), 128),
         };
         pb::Cidr {
-            address: address.into(),
+            address,
             length: length.parse().unwrap_or(full),
         }
     };
@@ -338,10 +346,26 @@ fn run(name: &str) {
         presenter: claim("azp"),
         claims,
     });
+    let sent = req.path.as_deref().unwrap_or("/");
+    let mode = match req.normalize.as_deref() {
+        None | Some("NONE") => Normalization::None,
+        Some("BASE") => Normalization::Base,
+        Some("MERGE_SLASHES") => Normalization::MergeSlashes,
+        Some("DECODE_AND_MERGE_SLASHES") => Normalization::DecodeAndMergeSlashes,
+        Some(other) => panic!("no mode {other}"),
+    };
+    let path = match (&req.normalize, normalize(sent, mode)) {
+        (None, _) => sent.into(),
+        (Some(_), Ok(path)) => path,
+        (Some(_), Err(bad)) => {
+            assert_eq!(format!("400 {bad}"), case.want);
+            return;
+        }
+    };
     let http = HttpRequest {
         method: req.method.as_deref().unwrap_or("GET"),
         host: req.host.as_deref().unwrap_or("cart"),
-        path: req.path.as_deref().unwrap_or("/"),
+        path: &path,
         headers: &headers,
         auth,
     };
@@ -483,6 +507,14 @@ cases! {
     template_zero_segments,
     template_takes_a_literal_star,
     template_dots_are_literal,
+    slashes_double,
+    slashes_escaped,
+    slashes_escaped_dots,
+    slashes_back,
+    dots_resolved,
+    unreserved_decoded,
+    fragment_is_refused,
+    as_received,
     header_exact,
     header_value_case_counts,
     header_presence_of_an_empty_one,

@@ -103,6 +103,11 @@ impl FromStr for SpiffeId {
 
     fn from_str(uri: &str) -> Result<Self, Self::Err> {
         let invalid = || InvalidSpiffeId(uri.into());
+        // A NUL or a line break is read differently by whoever else reads the
+        // name (CVE-2025-66220, CVE-2026-47778).
+        if uri.chars().any(char::is_control) {
+            return Err(invalid());
+        }
         let rest = uri.strip_prefix("spiffe://").ok_or_else(invalid)?;
         let mut parts = rest.split('/');
         let (Some(td), Some("ns"), Some(ns), Some("sa"), Some(sa), None) = (
@@ -148,6 +153,9 @@ mod tests {
             ("spiffe:///ns/a/sa/b", false),
             ("td/ns/a/sa/b", false),
             ("https://td/ns/a/sa/b", false),
+            ("spiffe://td/ns/a/sa/b\0", false),
+            ("spiffe://td/ns/a\0/sa/b", false),
+            ("spiffe://td/ns/a/sa/b\n", false),
         ];
         for (text, good) in cases {
             assert_eq!(text.parse::<SpiffeId>().is_ok(), good, "{text}");

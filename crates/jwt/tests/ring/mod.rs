@@ -1,6 +1,11 @@
 //! Keys of the tests, made afresh in each run, and their JWKS documents. Signed
 //! with the crypto library itself, not with the crate that verifies.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 use std::sync::LazyLock;
 use std::time::Duration;
