@@ -14,7 +14,7 @@ mod show;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use ambit_compile::{AddressResource, Compiler, Settings};
+use ambit_compile::{AddressResource, Compiler, Settings, Snapshot};
 use ambit_kube::{Change, Redirection, read_manifest};
 use ambit_policy::{AllowedBy, Attrs, DeniedBy, Verdict, evaluate};
 use ambit_proto::{security, workload};
@@ -29,6 +29,9 @@ use show::{show_service, show_workload};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
+    /// Objects by name, that cases begin with.
+    #[serde(default)]
+    parts: BTreeMap<String, String>,
     cases: Vec<Case>,
 }
 
@@ -43,6 +46,10 @@ struct Case {
     /// Applied first, as a batch of its own.
     #[serde(default)]
     before: String,
+    /// Of the table, before `objects`.
+    #[serde(default)]
+    parts: Vec<String>,
+    #[serde(default)]
     objects: String,
     #[serde(default)]
     redirections: Vec<Report>,
@@ -53,6 +60,9 @@ struct Case {
     /// `namespace/name`: scope, action and number of rules.
     #[serde(default)]
     policies: BTreeMap<String, Value>,
+    /// What waypoints are told, `Type name`, with the audience.
+    #[serde(default)]
+    configuration: BTreeMap<String, String>,
     #[serde(default)]
     absent: Vec<String>,
     #[serde(default)]
@@ -104,17 +114,21 @@ struct World {
     compiler: Compiler,
     addresses: BTreeMap<String, workload::Address>,
     policies: BTreeMap<String, security::Authorization>,
+    configuration: BTreeMap<String, String>,
     reader: StateReader,
 }
 
 impl World {
-    fn of(case: &Case) -> Self {
+    fn of(case: &Case, parts: &BTreeMap<String, String>) -> Self {
         let mut settings = Settings::default();
         settings.trust_domain = case.settings.trust_domain.as_deref().map(Into::into);
         settings.dry_run_policies = case.settings.dry_run_policies;
         let mut compiler = Compiler::new(settings);
         compiler.apply(changes(&case.before, &[]));
-        compiler.apply(changes(&case.objects, &case.redirections));
+        let mut documents: Vec<_> = case.parts.iter().map(|part| parts[part].as_str()).collect();
+        documents.push(&case.objects);
+        let documents = documents.join("\n---\n");
+        compiler.apply(changes(&documents, &case.redirections));
         let snapshot = compiler.snapshot();
         let (mut writer, reader) = ambit_state::new(StateConfig::default());
         let policies = snapshot.authorizations.iter();
@@ -140,6 +154,7 @@ impl World {
                     (p.name.to_string(), message)
                 })
                 .collect(),
+            configuration: configuration(&snapshot),
             compiler,
             reader,
         }
@@ -214,6 +229,19 @@ impl World {
     }
 }
 
+fn configuration(snapshot: &Snapshot) -> BTreeMap<String, String> {
+    let types = snapshot.waypoint.iter().zip(ambit_proto::waypoint::TYPES);
+    let all = types.flat_map(|(resources, of)| {
+        let kind = of.rsplit('.').next().unwrap();
+        let named = resources.iter().map(move |resource| {
+            let name = format!("{kind} {}", resource.name);
+            (name, resource.audience.join(","))
+        });
+        named.collect::<Vec<_>>()
+    });
+    all.collect()
+}
+
 fn changes(text: &str, reports: &[Report]) -> Vec<Change> {
     let loaded = read_manifest("case.yaml", text);
     let objects = loaded.objects.into_iter().map(Change::Apply);
@@ -260,8 +288,8 @@ fn missing(path: &str, want: &Value, got: &Value) -> Vec<String> {
     vec![format!("{path}: want {want}, got {got}")]
 }
 
-fn check(case: &Case) -> Vec<String> {
-    let world = World::of(case);
+fn check(case: &Case, parts: &BTreeMap<String, String>) -> Vec<String> {
+    let world = World::of(case, parts);
     let mut wrong = Vec::new();
     let mut compare = |name: &String, want: &Value, got: Option<Value>| match got {
         Some(got) => wrong.extend(missing(name, want, &got)),
@@ -279,10 +307,24 @@ fn check(case: &Case) -> Vec<String> {
     let statuses = world.compiler.statuses();
     for (key, want) in &case.statuses {
         let status = statuses.iter().find(|(known, _)| known.to_string() == *key);
-        let shown = status.map(|(_, status)| serde_json::to_value(&status.conditions[0]).unwrap());
-        compare(key, want, shown);
+        let shown = status.map(|(_, status)| {
+            let wanted = |of: &&ambit_compile::Condition| want["type"] == *of.kind;
+            let told = status.conditions.iter().find(wanted);
+            serde_json::to_value(told.unwrap_or(&status.conditions[0])).unwrap()
+        });
+        match want {
+            Value::Bool(false) if shown.is_none() => {}
+            _ => compare(key, want, shown),
+        }
+    }
+    for (name, want) in &case.configuration {
+        let got = world.configuration.get(name).cloned();
+        compare(name, &json!(want), got.map(Value::from));
     }
     for name in &case.absent {
+        if world.configuration.contains_key(name) {
+            wrong.push(format!("{name} is told"));
+        }
         if world.addresses.contains_key(name) || world.policies.contains_key(name) {
             wrong.push(format!("{name} is there"));
         }
@@ -316,7 +358,7 @@ fn run(file: &str, text: &str) {
     let table: Table = serde_saphyr::from_str(text).unwrap_or_else(|e| panic!("{file}: {e}"));
     let mut failed = Vec::new();
     for case in &table.cases {
-        let wrong = check(case);
+        let wrong = check(case, &table.parts);
         let verdict = if wrong.is_empty() { "ok" } else { "FAILED" };
         println!("{file}: {} ({}) ... {verdict}", case.name, case.clause);
         if !wrong.is_empty() {
@@ -340,4 +382,4 @@ macro_rules! tables {
     )*};
 }
 
-tables! { workloads services entries policies peers faults }
+tables! { workloads services entries policies peers faults waypoints guards }

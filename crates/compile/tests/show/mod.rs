@@ -35,7 +35,10 @@ pub(crate) fn show_workload(w: &workload::Workload) -> Value {
         "locality": w.locality.as_ref().map(|l| format!("{}/{}/{}", l.region, l.zone, l.subzone)),
         "networkMode": w.network_mode().as_str_name(),
         "capacity": w.capacity,
-        "waypoint": w.waypoint.is_some(),
+        "waypoint": show_waypoint(w.waypoint.as_ref()),
+        "applicationTunnel": w.application_tunnel.as_ref().map(|tunnel| {
+            format!("{} {}", tunnel.protocol().as_str_name(), tunnel.port)
+        }),
     })
 }
 
@@ -73,8 +76,28 @@ pub(crate) fn show_service(s: &workload::Service) -> Value {
         "ipFamilies": s.ip_families().as_str_name(),
         "canonical": s.canonical,
         "visibility": s.visibility().as_str_name(),
-        "waypoint": s.waypoint.is_some(),
+        "waypoint": show_waypoint(s.waypoint.as_ref()),
+        "weighted": s.weighted_waypoints.iter().map(|weighted| {
+            let to = show_waypoint(weighted.destination.as_ref());
+            format!("{} {}", to.as_str().unwrap_or_default(), weighted.weight)
+        }).collect::<Vec<_>>(),
+        "ingress": s.ingress_use_waypoint,
     })
+}
+
+/// `namespace/hostname` or an address; false where there is none. The port is always 15008 (contract 5.1).
+fn show_waypoint(waypoint: Option<&workload::GatewayAddress>) -> Value {
+    use workload::gateway_address::Destination;
+    let Some(waypoint) = waypoint else {
+        return false.into();
+    };
+    assert_eq!(waypoint.hbone_mtls_port, 15008);
+    match waypoint.destination.as_ref().unwrap() {
+        Destination::Hostname(name) => format!("{}/{}", name.namespace, name.hostname).into(),
+        Destination::Address(address) => {
+            format!("{}/{}", address.network, show_ip(&address.address)).into()
+        }
+    }
 }
 
 fn show_ip(bytes: &[u8]) -> String {
