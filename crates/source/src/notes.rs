@@ -133,10 +133,14 @@ impl Notes {
 
     /// What to look at now, if anything.
     pub(crate) fn look(&mut self, now: Instant) -> Option<Look> {
-        let settled = self.open.extract_if(.., |_, (first, last)| {
-            now >= *last + SETTLE || now >= *first + MAX_SETTLE
+        let Self { done, open, .. } = self;
+        open.retain(|path, (first, last)| {
+            let settled = now >= *last + SETTLE || now >= *first + MAX_SETTLE;
+            if settled {
+                done.insert(path.clone());
+            }
+            !settled
         });
-        self.done.extend(settled.map(|(path, _)| path));
         let left = self.left.len();
         self.left.retain(|_, at| now < *at + SETTLE);
         if std::mem::take(&mut self.everything) || self.left.len() < left {

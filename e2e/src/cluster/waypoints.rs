@@ -224,8 +224,8 @@ impl Cluster {
             .of_kind("Service")
             .filter_map(|(_, service)| service.pointer("/spec/clusterIP")?.as_str())
             .collect();
-        let free = (1..=254_u8).map(|at| format!("10.96.200.{at}"));
-        let free = free.filter(|ip| !taken.contains(ip.as_str())).next();
+        let mut all = (1..=254_u8).map(|at| format!("10.96.200.{at}"));
+        let free = all.find(|ip| !taken.contains(ip.as_str()));
         let free = free.context("no virtual address is left")?;
         let address = self.waypoints.addresses.entry(key.clone()).or_insert(free);
         let mut service = json!({"apiVersion": "v1", "kind": "Service"});

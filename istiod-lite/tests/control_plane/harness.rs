@@ -226,7 +226,7 @@ impl Mesh {
             if told.iter().all(|told| page.contains(told)) {
                 return serde_json::from_str(&page).unwrap();
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("the page never says {told:?}");
     }

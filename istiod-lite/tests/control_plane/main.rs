@@ -11,3 +11,4 @@ mod discovery;
 mod harness;
 mod operation;
 mod redirection;
+mod waypoints;
