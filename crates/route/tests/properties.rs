@@ -1,7 +1,12 @@
 //! What holds for all routes and paths: the index finds what a linear scan
 //! finds, in whatever order routes came and went; prefixes are by element;
 //! normalised paths are stable.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 mod support;
 
@@ -125,7 +130,7 @@ fn named(found: Found<'_>) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
 
     #[test]
     fn the_index_finds_what_a_scan_finds(

@@ -1,23 +1,16 @@
 //! Which endpoint is chosen, with seeded randomness (`waypoint-contract` 3.5,
-//! 5.6, 8.3), and what bounds requests and retries (5.1, 5.4).
+//! 5.6, 8.3); where endpoints run is in `locality.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod support;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_proto::waypoint as pb;
-use ambit_upstream::{Backend, HashPolicy, Outcome, PickContext, PickError, Resource};
-use http::{HeaderMap, HeaderValue};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use support::{Bed, algorithm, assert_share, at, backend, decoded, endpoint, weighted};
-
-fn hosts(count: usize) -> Vec<pb::Endpoint> {
-    (0..count).map(|n| endpoint(&format!("h{n}"))).collect()
-}
+use ambit_upstream::{Backend, Outcome, PickContext, PickError};
+use support::{Bed, algorithm, assert_share, backend, decoded, eject, endpoint, hosts, weighted};
 
 // 5.6
 #[test]
@@ -145,7 +138,7 @@ fn consistent(algorithm: pb::Algorithm, size: u64, slack: f64) {
     let after = placed(&mut bed, 4000);
     let moved = before
         .iter()
-        .filter(|(key, uid)| **uid != "h4" && after[key] != **uid)
+        .filter(|(key, uid)| **uid != "h4" && after.get(key) != Some(*uid))
         .count();
     assert!(moved < 200, "{moved} keys of others moved");
 }
@@ -463,223 +456,16 @@ fn who_does_not_serve_the_port_is_left_out() {
     assert_eq!(pick.target_port(), 8080);
 }
 
-fn in_localities(
-    outlier: bool,
-    change: impl FnOnce(&mut pb::LocalityBalancing),
-) -> pb::TrafficPolicy {
-    let mut locality = pb::LocalityBalancing {
-        enabled: true,
-        ..Default::default()
-    };
-    change(&mut locality);
-    let mut policy = algorithm(pb::Algorithm::Random);
-    policy.load_balancer.as_mut().unwrap().locality = Some(locality);
-    policy.outlier = outlier.then(|| pb::Outlier {
-        consecutive_5xx: 1,
-        max_ejection_percent: 100,
-        ..Default::default()
-    });
-    policy
-}
-
-fn everywhere() -> Vec<pb::Endpoint> {
-    vec![
-        at("subzone", "here/z1/s1"),
-        at("zone", "here/z1/s2"),
-        at("region", "here/z2/s1"),
-        at("failover", "there/z1/s1"),
-        at("elsewhere", "far/z1/s1"),
-    ]
-}
-
-fn eject(bed: &mut Bed, uid: &str) {
-    let now = bed.start;
-    let context = PickContext {
-        session: Some(uid),
-        ..Default::default()
-    };
-    let pick = bed.cluster.pick(&context, &mut bed.rng, now).unwrap();
-    pick.report(Outcome::Status(500), None, now, &mut bed.rng);
-}
-
-// 3.5, 9 #25
-#[test]
-fn failover_needs_ejection() {
-    let mut bed = Bed::new(in_localities(false, |_| ()), &everywhere());
-    assert_eq!(bed.shares(500, 0).len(), 5);
-}
-
-// 3.5: same subzone 0, zone 1, region 2, else 3, mismatch 4
-#[test]
-fn failover_goes_outwards() {
-    let failover = |locality: &mut pb::LocalityBalancing| {
-        locality.failover = vec![pb::Failover {
-            from: "here".into(),
-            to: "there".into(),
-        }];
-    };
-    let mut bed = Bed::new(in_localities(true, failover), &everywhere());
-    for uid in ["subzone", "zone", "region", "failover", "elsewhere"] {
-        assert_share(&bed.shares(500, 0), uid, 100.0);
-        eject(&mut bed, uid);
-    }
-    assert_eq!(
-        bed.pick(&PickContext::default(), 0),
-        Err(PickError::NoHealthy)
-    );
-}
-
-// 5.6, 9 #25: 1.4 over-provisioning, proportional
-#[test]
-fn spill_over_is_proportional() {
-    let mut endpoints: Vec<_> = (0..4)
-        .map(|n| at(&format!("near{n}"), "here/z1/s1"))
-        .collect();
-    endpoints.push(at("far", "there/z1/s1"));
-    let mut bed = Bed::new(in_localities(true, |_| ()), &endpoints);
-    eject(&mut bed, "near0");
-    assert!(
-        !bed.shares(1000, 0).contains_key("far"),
-        "75 % x 1.4 is enough"
-    );
-    eject(&mut bed, "near1");
-    assert_share(&bed.shares(20_000, 0), "far", 30.0);
-    eject(&mut bed, "near2");
-    assert_share(&bed.shares(20_000, 0), "far", 65.0);
-}
-
-// 3.5
-#[test]
-fn failover_priority_by_labels() {
-    let priority = |locality: &mut pb::LocalityBalancing| {
-        locality.failover_priority = vec!["topology.istio.io/network".into(), "rack".into()];
-    };
-    let of = |uid: &str, network: &str, rack: &str| pb::Endpoint {
-        network: network.into(),
-        labels: vec![pb::Label {
-            key: "rack".into(),
-            value: rack.into(),
-        }],
-        ..endpoint(uid)
-    };
-    let endpoints = [
-        of("both", "net", "r1"),
-        of("network", "net", "r2"),
-        of("rack", "x", "r1"),
-    ];
-    let mut bed = Bed::new(in_localities(true, priority), &endpoints);
-    for uid in ["both", "network", "rack"] {
-        assert_share(&bed.shares(200, 0), uid, 100.0);
-        eject(&mut bed, uid);
-    }
-}
-
-// 3.5
-#[test]
-fn failover_priority_with_a_value() {
-    let priority = |locality: &mut pb::LocalityBalancing| {
-        locality.failover_priority = vec!["topology.kubernetes.io/region=there".into()];
-    };
-    let mut bed = Bed::new(in_localities(true, priority), &everywhere());
-    assert_share(&bed.shares(200, 0), "failover", 100.0);
-}
-
-// 3.5
-#[test]
-fn distribute_by_weight() {
-    let distribute = |locality: &mut pb::LocalityBalancing| {
-        let to = |locality: &str, weight| pb::LocalityWeight {
-            locality: locality.into(),
-            weight,
-        };
-        locality.distribute = vec![
-            pb::Distribute {
-                from: "other/*".into(),
-                to: vec![],
-            },
-            pb::Distribute {
-                from: "here/z1/*".into(),
-                to: vec![to("here/*", 10), to("here/z2/*", 60), to("there/*", 30)],
-            },
-        ];
-    };
-    let mut bed = Bed::new(in_localities(false, distribute), &everywhere());
-    let shares = bed.shares(20_000, 0);
-    assert_share(&shares, "region", 60.0);
-    assert_share(&shares, "failover", 30.0);
-    assert_share(&shares, "subzone", 5.0);
-    assert!(!shares.contains_key("elsewhere"));
-}
-
-// 3.5: off
-#[test]
-fn locality_can_be_turned_off() {
-    let off = |locality: &mut pb::LocalityBalancing| locality.enabled = false;
-    let mut bed = Bed::new(in_localities(true, off), &everywhere());
-    assert_eq!(bed.shares(500, 0).len(), 5);
-}
-
-fn preferring(strict: bool, scopes: &[pb::TopologyScope]) -> pb::Backend {
-    let mut backend = backend(algorithm(pb::Algorithm::Random));
-    backend.topology = Some(pb::TopologyPreference {
-        strict,
-        scopes: scopes.iter().map(|scope| (*scope).into()).collect(),
-    });
-    backend
-}
-
-// 3.5: trafficDistribution needs no ejection
-#[test]
-fn a_preferred_zone_fails_over_when_it_is_empty() {
-    let scopes = [
-        pb::TopologyScope::Network,
-        pb::TopologyScope::Region,
-        pb::TopologyScope::Zone,
-    ];
-    let mut endpoints = everywhere();
-    endpoints.iter_mut().for_each(|e| e.network = "net".into());
-    let mut bed = Bed::of(&preferring(false, &scopes), "", &endpoints);
-    assert_eq!(bed.shares(500, 0).len(), 2, "subzone and zone");
-    bed.cluster.update(&decoded(&endpoints[2..]), bed.start);
-    assert_share(&bed.shares(500, 0), "region", 100.0);
-}
-
-// 1.4: internalTrafficPolicy Local
-#[test]
-fn a_strict_topology_never_leaves() {
-    let mut endpoints = hosts(2);
-    endpoints[0].node = "n1".into();
-    let backend = preferring(true, &[pb::TopologyScope::Node]);
-    let mut bed = Bed::of(&backend, "", &endpoints);
-    assert_share(&bed.shares(100, 0), "h0", 100.0);
-    bed.cluster.update(&decoded(&endpoints[1..]), bed.start);
-    assert_eq!(
-        bed.pick(&PickContext::default(), 0),
-        Err(PickError::NoHealthy)
-    );
-}
-
-// 3.3: retryRemoteLocalities
-#[test]
-fn a_retry_may_want_another_locality() {
-    let mut bed = Bed::new(in_localities(true, |_| ()), &everywhere());
-    let avoid: [Arc<str>; 1] = ["subzone".into()];
-    let context = PickContext {
-        avoid: &avoid,
-        other_locality: true,
-        ..Default::default()
-    };
-    assert_eq!(bed.pick(&context, 0).unwrap(), "zone");
-}
-
 // 5.5: counters survive an update, by uid
 #[test]
 fn ejection_survives_updates() {
-    let mut policy = pb::TrafficPolicy::default();
-    policy.outlier = Some(pb::Outlier {
-        consecutive_5xx: 1,
+    let policy = pb::TrafficPolicy {
+        outlier: Some(pb::Outlier {
+            consecutive_5xx: 1,
+            ..Default::default()
+        }),
         ..Default::default()
-    });
+    };
     let mut bed = Bed::new(policy, &hosts(2));
     eject(&mut bed, "h0");
     let mut changed = hosts(3);
@@ -726,184 +512,4 @@ fn accrual_backs_off_and_probes() {
     assert!(bed.pick(&none, 3000).is_ok());
     report(&mut bed, 3000, fails);
     assert!(bed.pick(&none, 3000).is_ok(), "the count began anew");
-}
-
-fn pool(pool: pb::ConnectionPool) -> pb::TrafficPolicy {
-    pb::TrafficPolicy {
-        pool: Some(pool),
-        ..Default::default()
-    }
-}
-
-// 5.4
-#[test]
-fn breakers_give_back_what_they_took() {
-    let bed = Bed::new(
-        pool(pb::ConnectionPool {
-            max_connections: Some(1),
-            max_pending_requests: Some(1),
-            max_requests: Some(2),
-            max_retries: Some(1),
-            ..Default::default()
-        }),
-        &[],
-    );
-    let cluster = &bed.cluster;
-    let connection = cluster.try_connection().unwrap();
-    assert_eq!(
-        cluster.try_connection().unwrap_err().resource,
-        Resource::Connection
-    );
-    drop(connection);
-    let _connection = cluster.try_connection().unwrap();
-    let _pending = cluster.try_pending().unwrap();
-    assert!(cluster.try_pending().is_err());
-    let _requests = [
-        cluster.try_request().unwrap(),
-        cluster.try_request().unwrap(),
-    ];
-    assert!(cluster.try_request().is_err());
-    let _retry = cluster.try_retry(bed.start).unwrap();
-    assert!(cluster.try_retry(bed.start).is_err());
-    assert_eq!(cluster.snapshot(bed.start).gauges, [1, 1, 2, 1]);
-    assert_eq!(cluster.snapshot(bed.start).overflows, 4);
-}
-
-// 9 #24: zero is unset, but for idle timeouts
-#[test]
-fn zero_is_unset_except_idle() {
-    let zeros = pb::ConnectionPool {
-        max_requests: Some(0),
-        connect_timeout_ms: Some(0),
-        http_idle_timeout_ms: Some(0),
-        ..Default::default()
-    };
-    let backend = Backend::decode(&backend(pool(zeros))).unwrap();
-    let pool = &backend.policy.pool;
-    assert_eq!((pool.max_requests, pool.connect_timeout), (None, None));
-    assert_eq!(pool.http_idle_timeout, None);
-    assert_eq!(pool.tcp_idle_timeout, Some(Duration::from_secs(3600)));
-}
-
-fn budget(kind: pb::retry_budget::Kind) -> Bed {
-    let policy = pb::TrafficPolicy {
-        retry_budget: Some(pb::RetryBudget { kind: Some(kind) }),
-        ..Default::default()
-    };
-    Bed::new(policy, &[])
-}
-
-fn retries(bed: &Bed, ms: u64) -> usize {
-    (0..1000)
-        .take_while(|_| bed.cluster.try_retry(bed.time(ms)).is_ok())
-        .count()
-}
-
-// 5.1, 3.5
-#[test]
-fn concurrent_budget() {
-    let bed = budget(pb::retry_budget::Kind::Concurrent(pb::ConcurrentBudget {
-        percent: 20.0,
-        min_concurrency: 3,
-    }));
-    let take = |bed: &Bed| -> Vec<_> {
-        std::iter::from_fn(|| bed.cluster.try_retry(bed.start).ok()).collect()
-    };
-    assert_eq!(take(&bed).len(), 3, "at least three");
-    let _requests: Vec<_> = (0..50)
-        .map(|_| bed.cluster.try_request().unwrap())
-        .collect();
-    assert_eq!(take(&bed).len(), 10, "20 % of 50");
-}
-
-// 5.1, 2.7
-#[test]
-fn window_budget() {
-    let bed = budget(pb::retry_budget::Kind::Window(pb::WindowBudget {
-        percent: 20,
-        interval_ms: 10_000,
-        min_count: 2,
-        min_interval_ms: 1000,
-    }));
-    (0..100).for_each(|_| bed.cluster.on_first_request(bed.start));
-    assert_eq!(retries(&bed, 0), 20);
-    assert_eq!(retries(&bed, 2000), 2, "the minimum of another second");
-    assert_eq!(retries(&bed, 30_000), 2, "the window is over");
-}
-
-// 5.1, 8.1
-#[test]
-fn token_budget() {
-    let bed = budget(pb::retry_budget::Kind::Tokens(pb::TokenBudget {
-        ratio: 0.2,
-        min_per_second: 1,
-        ttl_ms: 10_000,
-    }));
-    (0..100).for_each(|_| bed.cluster.on_first_request(bed.start));
-    assert_eq!(retries(&bed, 0), 30, "10 in reserve and 20 paid in");
-    assert_eq!(retries(&bed, 30_000), 10, "the reserve");
-}
-
-fn key(policy: pb::consistent_hash::Key) -> HashPolicy {
-    let mut settings = algorithm(pb::Algorithm::RingHash);
-    settings.load_balancer.as_mut().unwrap().hash = Some(pb::ConsistentHash {
-        key: Some(policy),
-        size: 0,
-    });
-    let backend = Backend::decode(&backend(settings)).unwrap();
-    backend.policy.balancer.hash.clone().unwrap()
-}
-
-// 3.5
-#[test]
-fn hash_cookies_are_made_once() {
-    let policy = key(pb::consistent_hash::Key::Cookie(pb::HashCookie {
-        name: "user".into(),
-        path: "/p".into(),
-        ttl_ms: Some(2000),
-        attributes: vec![],
-    }));
-    let mut rng = StdRng::seed_from_u64(1);
-    let source = [10, 0, 0, 9].into();
-    let made = policy.key(&HeaderMap::new(), None, source, &mut rng);
-    let text = made.set_cookie.unwrap();
-    let text = text.to_str().unwrap();
-    assert!(text.ends_with("; Max-Age=2; Path=/p; HttpOnly"), "{text}");
-    let mut headers = HeaderMap::new();
-    let value = text.split(';').next().unwrap();
-    headers.insert(
-        "cookie",
-        HeaderValue::try_from(format!("a=b; {value}")).unwrap(),
-    );
-    let again = policy.key(&headers, None, source, &mut rng);
-    assert_eq!((again.hash, again.set_cookie), (made.hash, None));
-}
-
-// 3.5: without lifetime a cookie is only read
-#[test]
-fn hash_cookie_without_lifetime() {
-    let policy = key(pb::consistent_hash::Key::Cookie(pb::HashCookie {
-        name: "user".into(),
-        ..Default::default()
-    }));
-    let mut rng = StdRng::seed_from_u64(1);
-    let got = policy.key(&HeaderMap::new(), None, [10, 0, 0, 9].into(), &mut rng);
-    assert_eq!((got.hash, got.set_cookie), (None, None));
-}
-
-// 3.5
-#[test]
-fn hash_of_address_header_and_query() {
-    let mut rng = StdRng::seed_from_u64(1);
-    let mut seen = HashSet::new();
-    let (one, two) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-    let ip = key(pb::consistent_hash::Key::SourceIp(true));
-    let none = HeaderMap::new();
-    assert!(seen.insert(ip.key(&none, None, one, &mut rng).hash));
-    assert!(seen.insert(ip.key(&none, None, two, &mut rng).hash));
-    let query = key(pb::consistent_hash::Key::Query("u".into()));
-    assert!(seen.insert(query.key(&none, Some("a=1&u=7"), one, &mut rng).hash));
-    assert_eq!(query.key(&none, Some("a=1"), one, &mut rng).hash, None);
-    let header = key(pb::consistent_hash::Key::Header("x-user".into()));
-    assert_eq!(header.key(&none, None, one, &mut rng).hash, None);
 }

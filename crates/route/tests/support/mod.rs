@@ -98,9 +98,9 @@ pub struct GrpcYaml {
 pub enum ConditionYaml {
     Path(String),
     Method(String),
-    All(Vec<ConditionYaml>),
-    Any(Vec<ConditionYaml>),
-    Not(Box<ConditionYaml>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
     Status(u32, u32),
 }
 

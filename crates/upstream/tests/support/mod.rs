@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ambit_proto::waypoint as pb;
-use ambit_upstream::{Backend, Cluster, Endpoint, Local, PickContext, PickError};
+use ambit_upstream::{Backend, Cluster, Endpoint, Local, Outcome, PickContext, PickError};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -146,4 +146,19 @@ pub fn assert_share(shares: &BTreeMap<String, f64>, uid: &str, percent: f64) {
         (got - percent).abs() < 2.0,
         "{uid}: {got}, wanted {percent}: {shares:?}"
     );
+}
+
+pub fn hosts(count: usize) -> Vec<pb::Endpoint> {
+    (0..count).map(|n| endpoint(&format!("h{n}"))).collect()
+}
+
+/// By one response, where one is enough.
+pub fn eject(bed: &mut Bed, uid: &str) {
+    let now = bed.start;
+    let context = PickContext {
+        session: Some(uid),
+        ..Default::default()
+    };
+    let pick = bed.cluster.pick(&context, &mut bed.rng, now).unwrap();
+    pick.report(Outcome::Status(500), None, now, &mut bed.rng);
 }
