@@ -134,24 +134,34 @@ impl Item<'_> {
                 problem.remedy = Some(format!("did you mean {ours}?"));
                 self.refuse(ours, &value, vec![problem], loaded);
             }
-            Meaning::NotRead => loaded.problems.push(Problem {
-                message: format!(
-                    "{kind} ({api_version}) {} isn't read by Ambit yet",
-                    name_of(&value)
-                ),
-                value: None,
-                field: None,
-                ..self.problem(
-                    Code::KIND_NOT_READ,
-                    Severity::Info,
-                    &FieldPath::of(&["kind"]),
-                )
-            }),
+            Meaning::NotRead => loaded
+                .problems
+                .push(self.not_read((&api_version, &kind), &value)),
             Meaning::Unknown(near) => {
                 loaded
                     .problems
                     .push(self.unknown_kind((&api_version, &kind), &value, near))
             }
+        }
+    }
+
+    /// A kind that exists and isn't read.
+    fn not_read(&self, (api_version, kind): (&str, &str), value: &Value) -> Problem {
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let instead = kinds::instead(group, kind);
+        let at = FieldPath::of(&["kind"]);
+        let said = self.problem(Code::KIND_NOT_READ, Severity::Info, &at);
+        let name = name_of(value);
+        let name = if name.is_empty() {
+            name
+        } else {
+            format!(" {name}")
+        };
+        Problem {
+            message: format!("{kind} ({api_version}){name} isn't read by Ambit"),
+            field: instead.map(|(field, _)| field.to_owned()),
+            remedy: instead.map(|(_, remedy)| remedy.to_owned()),
+            ..said
         }
     }
 

@@ -61,12 +61,47 @@ fn known_name(ours: Kind, group: &str, version: &str) -> Meaning {
             Meaning::WrongVersion(ours)
         };
     }
-    let slip = group.is_empty() || ours.group().is_empty() && is_known_group(group);
+    let of_a_mesh = !group.is_empty() && Kind::ALL.iter().any(|other| other.group() == group);
+    let slip = group.is_empty() || of_a_mesh || ours.group().is_empty() && is_known_group(group);
     if slip || nearest(group, [ours.group()]).is_some() {
         Meaning::WrongVersion(ours)
     } else {
         Meaning::NotRead
     }
+}
+
+/// What to use instead of a kind that isn't read, where its author meant the mesh by it; and the field that says so.
+pub(super) fn instead(group: &str, kind: &str) -> Option<(&'static str, &'static str)> {
+    Some(match (group, kind) {
+        ("install.istio.io", "IstioOperator") => (
+            "spec.meshConfig",
+            "install with the charts of Ambit, and write what is under spec.meshConfig as mesh settings: a MeshConfig \
+             document, or the key `mesh` of the ConfigMap istio",
+        ),
+        ("linkerd.io", "LinkerdControlPlane") => (
+            "spec",
+            "install with the charts of Ambit; node proxies need no resources a pod",
+        ),
+        ("networking.istio.io", "Gateway") => (
+            "spec.servers",
+            "traffic from outside stays with its own gateway; for a waypoint write a Gateway of \
+             gateway.networking.k8s.io/v1 with gatewayClassName istio-waypoint",
+        ),
+        ("networking.istio.io", "WorkloadGroup") => ("spec", "write WorkloadEntries"),
+        ("gateway.networking.k8s.io", "UDPRoute") => {
+            ("spec", "the mesh carries TCP; UDP goes past it as it is")
+        }
+        ("monitoring.coreos.com", "ServiceMonitor" | "PodMonitor") => (
+            "spec",
+            "Prometheus reads it; proxies give their metrics on port 15020 at /stats/prometheus",
+        ),
+        ("monitoring.coreos.com", "PrometheusRule") => (
+            "spec",
+            "Prometheus reads it; the names are upstream's, and a waypoint's series have reporter=\"waypoint\" \
+             (AMBIT_DESTINATION_REPORTER also writes \"destination\")",
+        ),
+        _ => return None,
+    })
 }
 
 /// Whether the kind is one of Kubernetes' or Istio's that we know of and don't read.
@@ -124,6 +159,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("networking.istio.io", "Gateway"),
     ("networking.istio.io", "WorkloadGroup"),
     ("install.istio.io", "IstioOperator"),
+    ("linkerd.io", "LinkerdControlPlane"),
     ("monitoring.coreos.com", "PodMonitor"),
     ("monitoring.coreos.com", "PrometheusRule"),
     ("monitoring.coreos.com", "ServiceMonitor"),
@@ -209,6 +245,18 @@ mod tests {
                 "TrafficSplit",
                 Ours(Kind::TrafficSplit),
             ),
+            (
+                "linkerd.io/v1alpha2",
+                "TrafficSplit",
+                WrongVersion(Kind::TrafficSplit),
+            ),
+            ("linkerd.io/v1alpha2", "LinkerdControlPlane", NotRead),
+            (
+                "networking.istio.io/v1",
+                "HTTPRoute",
+                WrongVersion(Kind::HttpRoute),
+            ),
+            ("install.istio.io/v1alpha1", "IstioOperator", NotRead),
             ("v1", "Secret", Ours(Kind::Secret)),
             ("example.org/v1", "Widget", NotRead),
             (
