@@ -30,6 +30,7 @@ pub struct Compiler {
     readers: Readers,
     audiences: Audiences,
     outputs: Outputs,
+    derived: u64,
     vips: Vips,
     problems: Vec<Problem>,
 }
@@ -56,6 +57,7 @@ impl Compiler {
             readers: Readers::default(),
             audiences: Audiences::default(),
             outputs: Outputs::default(),
+            derived: 0,
             vips: Vips::default(),
             problems: Vec::new(),
         }
@@ -95,6 +97,7 @@ impl Compiler {
 
     fn derive(&mut self, mut dirty: Dirty) {
         while let Some((unit, sending)) = dirty.pop() {
+            self.derived = self.derived.saturating_add(1);
             if let Unit::Host(host) = &unit {
                 // Hosts sort before addresses, so each address is looked at once, after all of its hosts.
                 for net in self.vips.replace(host, claims(&self.store, host)) {
@@ -168,6 +171,11 @@ impl Compiler {
     /// The status of each object that has one.
     pub fn statuses(&self) -> &BTreeMap<ObjectKey, Status> {
         self.outputs.statuses()
+    }
+
+    /// How many parts of the output were derived since the compiler began: what changes cost.
+    pub fn derivations(&self) -> u64 {
+        self.derived
     }
 
     /// The trust domain that holds.

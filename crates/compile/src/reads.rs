@@ -22,8 +22,10 @@ pub(crate) enum Read {
     Spaces(Kind),
     /// Whether a namespace is there, and discovered.
     Space(Arc<str>),
-    /// The service of a host name in one namespace: namespace, host.
+    /// The service of a host name in one namespace, as translations see it: namespace, host.
     Service(Arc<str>, Arc<str>),
+    /// The same with everything that is known of its waypoints.
+    Binding(Arc<str>, Arc<str>),
     /// The services of a host name, wherever.
     Host(Arc<str>),
     /// All services below a DNS suffix.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ambit_kube::{Kind, Located, Object, ObjectKey};
-use ambit_translate::MeshInfo;
+use ambit_translate::{MeshInfo, ServiceInfo};
 use ambit_types::NamespacedName;
 
 use crate::facts::{Facts, ServiceFact};
@@ -87,9 +87,16 @@ impl<'a> View<'a> {
         self.facts.waypoint(at).cloned()
     }
 
-    /// The service of a host in one namespace.
-    pub(crate) fn service_fact(&self, namespace: &str, host: &str) -> Option<Arc<ServiceFact>> {
+    /// The service of a host in one namespace, as translations see it.
+    pub(crate) fn service_info(&self, namespace: &str, host: &str) -> Option<Arc<ServiceInfo>> {
         self.note(Read::Service(namespace.into(), host.into()));
+        let fact = self.facts.service(namespace, host)?;
+        Some(Arc::clone(&fact.info))
+    }
+
+    /// The service of a host in one namespace, with everything that is known of its waypoints.
+    pub(crate) fn service_fact(&self, namespace: &str, host: &str) -> Option<Arc<ServiceFact>> {
+        self.note(Read::Binding(namespace.into(), host.into()));
         self.facts.service(namespace, host).cloned()
     }
 

@@ -176,3 +176,55 @@ fn one_change_costs_one_resource() {
         .into()
     );
 }
+
+/// 5,000 routes, each for a service of its own, with all kinds of what else there may be in the namespace.
+#[test]
+fn among_thousands_of_routes_a_change_of_one_costs_one() {
+    const ROUTES: usize = 5_000;
+    let mut compiler = mesh();
+    let route = |at: usize, weight: usize| {
+        format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: r{at}, namespace: shop}}, spec: {{parentRefs: [{{group: '', kind: Service, name: s{at}}}], rules: [{{matches: [{{path: {{type: PathPrefix, value: /a}}}}], backendRefs: [{{name: cart, port: 80, weight: {weight}}}, {{name: web, port: 80, weight: 1}}]}}]}}}}"
+        )
+    };
+    let service = |at: usize| {
+        let (high, low) = (at / 250, at % 250);
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: s{at}, namespace: shop}}, spec: {{clusterIP: 10.3.{high}.{low}, ports: [{{name: http, port: 80}}]}}}}"
+        )
+    };
+    let documents: Vec<_> = (0..ROUTES)
+        .flat_map(|at| [service(at), route(at, 1)])
+        .collect();
+    let loaded = read_manifest("routes.yaml", &documents.join("\n---\n"));
+    assert_eq!(loaded.problems, []);
+    compiler.apply(loaded.objects.into_iter().map(Change::Apply));
+    let snapshot = compiler.snapshot();
+    assert_eq!(told(&snapshot, pb::ROUTE_TYPE).len(), ROUTES + 1);
+
+    let before = compiler.derivations();
+    let delta = apply(&mut compiler, &route(4_321, 9));
+    assert_eq!(
+        changed(&delta),
+        ["+Route HTTPRoute/shop/r4321".to_owned()].into()
+    );
+    assert_eq!(compiler.derivations() - before, 1);
+
+    // A pod of a service that all routes send to: itself, its endpoints, and what is said of its service.
+    let before = compiler.derivations();
+    let pod = MESH.split("---").nth(7).unwrap();
+    let delta = apply(&mut compiler, &pod.replace("'True'", "'False'"));
+    assert_eq!(changed(&delta), [format!("+Endpoints {CART}")].into());
+    assert!(compiler.derivations() - before <= 3);
+
+    // A policy on one service guards that one.
+    let before = compiler.derivations();
+    let policy = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: p, namespace: shop}, spec: {targetRefs: [{group: '', kind: Service, name: cart}], action: ALLOW, rules: [{to: [{operation: {methods: [GET]}}]}]}}";
+    let delta = apply(&mut compiler, policy);
+    assert_eq!(
+        changed(&delta),
+        ["+Authorization AuthorizationPolicy/shop/p".to_owned()].into()
+    );
+    let cost = compiler.derivations() - before;
+    assert!(cost < 20, "{cost}");
+}

@@ -22,9 +22,16 @@ impl Spread<'_> {
     pub(crate) fn service(&mut self, host: &Arc<str>, (namespace, old, new): &Difference) {
         let (namespace, old, new) = (Arc::clone(namespace), old.as_ref(), new.as_ref());
         let key: Arc<str> = format!("{namespace}/{host}").into();
-        let read = Read::Service(namespace, Arc::clone(host));
+        let read = Read::Binding(Arc::clone(&namespace), Arc::clone(host));
         self.readers.touch(&read, self.dirty);
-        self.readers.touch_host(host, self.dirty);
+        let seen = |fact: Option<&Arc<ServiceFact>>| {
+            fact.map(|fact| (Arc::clone(&fact.info), fact.canonical, fact.hidden))
+        };
+        if seen(old) != seen(new) {
+            let read = Read::Service(namespace, Arc::clone(host));
+            self.readers.touch(&read, self.dirty);
+            self.readers.touch_host(host, self.dirty);
+        }
         self.dirty.mark(Unit::Host(Arc::clone(host)));
         for fact in old.iter().chain(&new) {
             self.dirty.object(fact.info.object.clone());

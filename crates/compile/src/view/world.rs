@@ -18,10 +18,10 @@ use crate::waypoint;
 impl World for View<'_> {
     fn service(&self, namespace: &str, name: &str) -> Option<Arc<ServiceInfo>> {
         let host = self.store.hostname(namespace, name);
-        let known = self.service_fact(namespace, &host);
-        let known = known.filter(|fact| fact.info.object.kind == Kind::Service);
-        if let Some(fact) = known {
-            return Some(Arc::clone(&fact.info));
+        let known = self.service_info(namespace, &host);
+        let known = known.filter(|info| info.object.kind == Kind::Service);
+        if known.is_some() {
+            return known;
         }
         // An ExternalName has no place among what proxies know.
         let key = ObjectKey::new(Kind::Service, namespace, name);
@@ -36,11 +36,8 @@ impl World for View<'_> {
             return Vec::new();
         };
         let hosts = entry.object.hosts.iter();
-        let facts = hosts.filter_map(|host| self.service_fact(namespace, host));
-        facts
-            .filter(|fact| fact.info.object == key)
-            .map(|fact| Arc::clone(&fact.info))
-            .collect()
+        let infos = hosts.filter_map(|host| self.service_info(namespace, host));
+        infos.filter(|info| info.object == key).collect()
     }
 
     fn host(&self, hostname: &str, client_namespace: &str) -> Option<Arc<ServiceInfo>> {

@@ -29,12 +29,14 @@ pub(crate) fn backend(view: &View<'_>, service: &Arc<str>) -> Output {
             .or_default()
             .push(Arc::clone(user));
     }
-    let Some(fact) = view.service_by_key(service).filter(|_| !users.is_empty()) else {
+    let (namespace, host) = service.split_once('/').unwrap_or_default();
+    let info = view.service_info(namespace, host);
+    let Some(info) = info.filter(|_| !users.is_empty()) else {
         return Output::default();
     };
     let mut output = Output::default();
     for (namespace, users) in by_namespace {
-        let (message, problems) = super::objects::backend(view, &fact.info, namespace);
+        let (message, problems) = super::objects::backend(view, &info, namespace);
         let name = format!("{service}@{namespace}").into();
         let audience: Audience = users.into();
         let resource = WaypointResource::new(name, &message, audience);

@@ -12,7 +12,7 @@ use ambit_translate::security::{Audience as Meant, Bound};
 use ambit_translate::{ParentStatus, RouteCondition, Translated};
 use prost::Message;
 
-use super::{frontend, position};
+use super::position;
 use crate::output::{Audience, WaypointResource};
 use crate::outputs::Output;
 use crate::reads::Read;
@@ -47,8 +47,10 @@ pub(super) fn routes(
     for route in translated.resource.into_iter().flatten() {
         let mut waypoints = BTreeSet::new();
         for parent in &route.parents {
-            if let Some(fact) = view.service_by_key(&parent.frontend) {
-                waypoints.extend(frontend::audience(&fact).iter().cloned());
+            let known = parent.frontend.split_once('/');
+            let info = known.and_then(|(namespace, host)| view.service_info(namespace, host));
+            for (namespace, name) in info.iter().flat_map(|info| &info.waypoints) {
+                waypoints.insert(Arc::<str>::from(format!("{namespace}/{name}")));
             }
         }
         if waypoints.is_empty() {
