@@ -218,3 +218,6 @@ impl Tracing {
         self.tags.iter().filter_map(value).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
@@ -15,7 +16,7 @@ use ambit_policy::http::{
     RequestAuth,
 };
 use ambit_proto::waypoint as pb;
-use ambit_route::path::{Normalization, normalize};
+use ambit_route::path::{BadPath, Normalization, normalize};
 use ambit_types::{NamespacedHostname, SpiffeId};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -311,6 +312,21 @@ fn verdict_text(verdict: &HttpVerdict<'_>) -> String {
     }
 }
 
+/// The path as the proxy compares it.
+fn sent_path(req: &Req) -> Result<Cow<'_, str>, BadPath> {
+    let sent = req.path.as_deref().unwrap_or("/");
+    let mode = match req.normalize.as_deref() {
+        // What the proxy would have refused is compared all the same.
+        None => return Ok(sent.into()),
+        Some("NONE") => Normalization::None,
+        Some("BASE") => Normalization::Base,
+        Some("MERGE_SLASHES") => Normalization::MergeSlashes,
+        Some("DECODE_AND_MERGE_SLASHES") => Normalization::DecodeAndMergeSlashes,
+        Some(other) => panic!("no mode {other}"),
+    };
+    normalize(sent, mode)
+}
+
 fn run(name: &str) {
     let case = CASES.cases.iter().find(|case| case.name == name).unwrap();
     assert!(!case.clause.is_empty(), "a case cites its clause");
@@ -346,18 +362,9 @@ fn run(name: &str) {
         presenter: claim("azp"),
         claims,
     });
-    let sent = req.path.as_deref().unwrap_or("/");
-    let mode = match req.normalize.as_deref() {
-        None | Some("NONE") => Normalization::None,
-        Some("BASE") => Normalization::Base,
-        Some("MERGE_SLASHES") => Normalization::MergeSlashes,
-        Some("DECODE_AND_MERGE_SLASHES") => Normalization::DecodeAndMergeSlashes,
-        Some(other) => panic!("no mode {other}"),
-    };
-    let path = match (&req.normalize, normalize(sent, mode)) {
-        (None, _) => sent.into(),
-        (Some(_), Ok(path)) => path,
-        (Some(_), Err(bad)) => {
+    let path = match sent_path(req) {
+        Ok(path) => path,
+        Err(bad) => {
             assert_eq!(format!("400 {bad}"), case.want);
             return;
         }
