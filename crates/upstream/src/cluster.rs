@@ -273,8 +273,8 @@ impl Cluster {
                 break;
             };
             // Another thread may just have taken the probe's place.
-            if let (Some(probe), Some(target)) =
-                (host.state.admit(now), host.endpoint.target(settings.port))
+            if let Some(target) = host.endpoint.target(settings.port)
+                && let Some(probe) = host.state.admit(now)
             {
                 host.state.enter();
                 return Ok(Pick {
