@@ -39,8 +39,8 @@ pub use record::{Record, RequestProtocol};
 pub use recorder::{Observed, Recorder, Subscription, Summary, TooManySubscribers};
 pub use reply::{LocalReply, grpc_message, grpc_status, is_grpc};
 pub use spans::{
-    ExporterError, IstioTags, SpanExport, SpanQueue, Tag, client_span, exporter, server_span,
-    span_queue,
+    Exporter, ExporterError, IstioTags, Post, SpanExport, SpanQueue, Tag, client_span, exporter,
+    http_exporter, server_span, span_queue,
 };
 pub use telemetry::{Collector, InvalidTelemetry, SpanTag, Telemetry, Tracing};
 

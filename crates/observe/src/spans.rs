@@ -3,19 +3,27 @@
 //! never wait for a collector.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ambit_runtime::CancellationToken;
+use bytes::Bytes;
 use opentelemetry::trace::{
     SpanContext, SpanId as OtelSpanId, SpanKind, Status, TraceFlags, TraceId as OtelTraceId,
     TraceState,
 };
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithTonicConfig};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::Channel;
@@ -285,6 +293,64 @@ pub enum ExporterError {
     Header(String),
 }
 
+/// How spans go to a collector.
+#[derive(Debug)]
+pub struct Exporter(Way);
+
+enum Way {
+    Grpc(Box<SpanExporter>),
+    Http(Post, ResourceAttributesWithSchema),
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Grpc(_) => "Grpc",
+            Self::Http(..) => "Http",
+        })
+    }
+}
+
+/// Sends one body by POST with `content-type: application/x-protobuf` to the
+/// collector's path; true if the answer was 2xx. Bounded in time by the caller.
+pub type Post = Box<dyn Fn(Bytes) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+/// An OTLP exporter over HTTP; the transport is the caller's matter.
+pub fn http_exporter(post: Post, resource: &[(&'static str, String)]) -> Exporter {
+    Exporter(Way::Http(
+        post,
+        ResourceAttributesWithSchema::from(&to_resource(resource)),
+    ))
+}
+
+fn to_resource(resource: &[(&'static str, String)]) -> Resource {
+    let attributes = resource.iter();
+    let attributes = attributes.map(|(name, value)| KeyValue::new(*name, value.clone()));
+    Resource::builder_empty()
+        .with_attributes(attributes)
+        .build()
+}
+
+impl Exporter {
+    async fn export(&self, batch: Vec<SpanData>) -> bool {
+        match &self.0 {
+            Way::Grpc(exporter) => match exporter.export(batch).await {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::debug!(%error, "spans not exported");
+                    false
+                }
+            },
+            Way::Http(post, resource) => {
+                let request = ExportTraceServiceRequest {
+                    resource_spans: group_spans_by_resource_and_scope(batch, resource),
+                };
+                post(request.encode_to_vec().into()).await
+            }
+        }
+    }
+}
+
 /// An OTLP exporter over gRPC on a channel that the caller made: its transport
 /// is the caller's matter. Must be called inside a runtime.
 ///
@@ -295,7 +361,7 @@ pub fn exporter(
     timeout: Duration,
     headers: &[(String, String)],
     resource: &[(&'static str, String)],
-) -> Result<SpanExporter, ExporterError> {
+) -> Result<Exporter, ExporterError> {
     let mut metadata = MetadataMap::new();
     for (name, value) in headers {
         let invalid = || ExporterError::Header(name.clone());
@@ -309,20 +375,14 @@ pub fn exporter(
         .with_timeout(timeout)
         .with_metadata(metadata)
         .build()?;
-    let resource = resource.iter();
-    let attributes = resource.map(|(name, value)| KeyValue::new(*name, value.clone()));
-    exporter.set_resource(
-        &Resource::builder_empty()
-            .with_attributes(attributes)
-            .build(),
-    );
-    Ok(exporter)
+    exporter.set_resource(&to_resource(resource));
+    Ok(Exporter(Way::Grpc(Box::new(exporter))))
 }
 
 impl SpanExport {
     /// Exports batches until every queue handle is gone or `stop` is cancelled;
     /// then what is left, once. A failed batch is counted and gone.
-    pub async fn run(mut self, exporter: SpanExporter, stop: CancellationToken) -> Self {
+    pub async fn run(mut self, exporter: Exporter, stop: CancellationToken) -> Self {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             let first = stop.run_until_cancelled(self.receiver.recv()).await;
@@ -360,14 +420,13 @@ impl SpanExport {
         }
     }
 
-    async fn export(&self, exporter: &SpanExporter, batch: Vec<SpanData>) {
+    async fn export(&self, exporter: &Exporter, batch: Vec<SpanData>) {
         let count = batch.len() as u64;
-        match exporter.export(batch).await {
-            Ok(()) => self.counts.exported.fetch_add(count, Ordering::Relaxed),
-            Err(error) => {
-                tracing::debug!(%error, count, "spans not exported");
-                self.counts.failed.fetch_add(count, Ordering::Relaxed)
-            }
+        let to = if exporter.export(batch).await {
+            &self.counts.exported
+        } else {
+            &self.counts.failed
         };
+        to.fetch_add(count, Ordering::Relaxed);
     }
 }

@@ -46,6 +46,9 @@ pub struct Collector {
     pub service: String,
     /// Its port.
     pub port: u16,
+    /// Set: OTLP over HTTP to this path ([`http_exporter`](crate::http_exporter));
+    /// otherwise gRPC ([`exporter`](crate::exporter)).
+    pub http_path: Option<String>,
     /// For one export.
     pub timeout: Duration,
     /// Sent with each export.
@@ -84,11 +87,9 @@ pub enum InvalidTelemetry {
     /// A collector's port.
     #[error("telemetry.tracing.otlp.port: {0} is not a port")]
     Port(u32),
-    /// OTLP over HTTP.
-    #[error(
-        "telemetry.tracing.otlp.http_path: use a provider with gRPC, this proxy has no OTLP over HTTP"
-    )]
-    Http,
+    /// OTLP over HTTP to something that is no path.
+    #[error("telemetry.tracing.otlp.http_path: {0:?} is not an absolute path")]
+    Path(String),
     /// A tag without value, or with a header that isn't one.
     #[error("telemetry.tracing.tags: {0:?} has no usable value")]
     Tag(String),
@@ -165,11 +166,13 @@ fn read_tracing(wire: &pb::Tracing) -> Result<Tracing, InvalidTelemetry> {
 }
 
 fn read_collector(wire: &pb::OtlpExporter) -> Result<Collector, InvalidTelemetry> {
-    if !wire.http_path.is_empty() {
-        return Err(InvalidTelemetry::Http);
+    let path = wire.http_path.clone();
+    if !path.is_empty() && (!path.starts_with('/') || path.parse::<http::Uri>().is_err()) {
+        return Err(InvalidTelemetry::Path(path));
     }
     let port = u16::try_from(wire.port).ok().filter(|port| *port != 0);
     Ok(Collector {
+        http_path: (!path.is_empty()).then_some(path),
         service: wire.service.clone(),
         port: port.ok_or(InvalidTelemetry::Port(wire.port))?,
         timeout: match wire.timeout_ms {

@@ -229,3 +229,32 @@ async fn a_dead_collector_stops_nobody() {
     assert_eq!(queue.failed(), 2_048);
     assert_eq!(queue.exported(), 0);
 }
+
+#[tokio::test]
+async fn spans_go_over_http_too() {
+    let (sender, mut received) = mpsc::channel(1);
+    let post: ambit_observe::Post = Box::new(move |body| {
+        let sender = sender.clone();
+        Box::pin(async move { sender.send(body).await.is_ok() })
+    });
+    let resource = [("service.name", "waypoint.shop".to_owned())];
+    let exporter = ambit_observe::http_exporter(post, &resource);
+    let (queue, export) = span_queue();
+    let context = begin(&mut HeaderMap::new(), Sampling::default(), Chance::draw());
+    let now = SystemTime::now();
+    queue.push(client_span(
+        &context,
+        context.span,
+        "x",
+        (now, now),
+        &[],
+        None,
+    ));
+    let stop = ambit_runtime::CancellationToken::new();
+    stop.cancel();
+    export.run(exporter, stop).await;
+    let body = received.recv().await.unwrap();
+    let batch: ExportTraceServiceRequest = prost::Message::decode(body).unwrap();
+    assert_eq!(batch.resource_spans[0].scope_spans[0].spans[0].name, "x");
+    assert_eq!(queue.exported(), 1);
+}

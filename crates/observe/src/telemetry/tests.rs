@@ -85,7 +85,7 @@ fn what_cant_be_used_is_named() {
         ..pb::Tracing::default()
     };
     assert!(bad(nan).contains("sampling"));
-    for (port, path, field) in [(0, "", "port"), (4318, "/v1/traces", "http_path")] {
+    for (port, path, field) in [(0, "", "port"), (4318, "v1 traces", "http_path")] {
         let wire = pb::Tracing {
             otlp: otlp(port, path),
             ..pb::Tracing::default()
