@@ -149,7 +149,7 @@ impl Collector for RequestMetrics {
         } else {
             &["waypoint"]
         };
-        // Held while one scrape is written: new series wait, known ones don't.
+        // The lock is held for the copy only, not while the text is written.
         let series: Vec<(Labels, Arc<Series>)> = {
             let series = self.inner.series.read();
             let mut all: Vec<_> = series
