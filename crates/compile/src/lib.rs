@@ -1,16 +1,19 @@
 //! The config compiler: objects in, data-plane resources, statuses and diagnostics out; incremental and pure.
 //!
-//! Owns the meaning of the objects (`control-plane-contract` 1 to 4): which workloads and services exist, which
-//! policies bind them, what is wrong and what then holds. It does no I/O, has no clock and no tasks, and knows
+//! Owns the meaning of the objects (`control-plane-contract` 1 to 5): which workloads and services exist, which
+//! policies bind them, through which waypoint they are reached, what is wrong and what then holds. It does no I/O, has no clock and no tasks, and knows
 //! neither sessions nor nodes: the control plane runs it on watches, the CLI on files, tests on fixtures.
 //!
-//! How a change becomes a delta: [`Compiler::apply`] keeps what it reads of an object (`input`, `policy`) in the
-//! store, and marks the *units* of output that refer to it (`ingest`). Each marked unit is then derived anew from the
-//! store alone (`derive`), and compared with what it gave before (`outputs`). So the output is a function of the
-//! store; the marks only save work.
+//! How a change becomes a delta: [`Compiler::apply`] keeps what it reads of an object (`input`, `policy`), or the
+//! object as it is written (`store::Objects`), and marks the *units* of output that refer to it: those that the
+//! indexes name (`ingest`), and those that asked for it when they were derived (`reads`, ADR 0008). Facts that others
+//! ask for come first (`facts`: services with their waypoints, and waypoints); then each marked unit is derived anew
+//! (`derive`, `waypoint`), and compared with what it gave before (`outputs`). So the output is a function of the
+//! objects; marks and reads only save work.
 //!
-//! Left out on purpose: waypoints (labels that ask for one get a diagnostic), allocation of addresses for
-//! ServiceEntries (they are read from statuses), gateways of other networks.
+//! What routes, destination rules and policies of waypoints mean is [`ambit_translate`]'s; when, for whom and with
+//! which other objects is decided here. Left out on purpose: allocation of addresses for ServiceEntries (they are read
+//! from statuses), gateways of other networks.
 //!
 //! ```
 //! use ambit_compile::{Compiler, Settings};

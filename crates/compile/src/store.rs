@@ -43,12 +43,15 @@ pub(crate) struct Store {
     /// Pods of Gateways, by their label: names in the Gateway's namespace.
     pub(crate) instances: HashMap<NamespacedName, BTreeSet<Arc<str>>>,
     /// Gateways that are for service accounts: by namespace and account.
-    pub(crate) accounts: HashMap<Arc<str>, BTreeMap<Arc<str>, BTreeSet<Arc<str>>>>,
+    pub(crate) accounts: HashMap<Arc<str>, Accounts>,
     /// The mesh as translations see it.
     pub(crate) mesh_info: MeshInfo,
     /// What the nodes' agents say, with the uid of the pod that they mean; may come before the pod.
     pub(crate) redirections: HashMap<NamespacedName, (Arc<str>, Redirection)>,
 }
+
+/// Names of Gateways by the service account that they are for.
+pub(crate) type Accounts = BTreeMap<Arc<str>, BTreeSet<Arc<str>>>;
 
 /// The objects of one namespace, by name.
 #[derive(Debug, Default)]

@@ -4,7 +4,12 @@
 //! Only policies that can be used are made here: keeping a last good form depends on history by design, and has its
 //! own table (`cases/faults.yaml`).
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 
 mod objects;
 

@@ -1,7 +1,12 @@
 //! The state table of issue 4, item 1: for each state of a waypoint that a service asks for, and each way to reach the
 //! service, the outcome, as node proxies decide it (`ztunnel-contract` 3.2, 3.4) on what the compiler sends.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    reason = "tests"
+)]
 
 use std::net::SocketAddr;
 

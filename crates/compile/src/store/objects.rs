@@ -10,10 +10,13 @@ use ambit_kube::{Kind, Located, Object, ObjectKey};
 /// they are read.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
-    tables: BTreeMap<(Kind, Arc<str>), BTreeMap<Arc<str>, Located<Object>>>,
+    tables: BTreeMap<(Kind, Arc<str>), Table>,
     /// What policies are attached to an object, by reference.
     attached: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
 }
+
+/// Objects by name.
+type Table = BTreeMap<Arc<str>, Located<Object>>;
 
 impl Objects {
     /// Whether objects of a kind are kept here.

@@ -145,7 +145,7 @@ pub(super) fn exact(texts: BTreeSet<String>) -> Vec<StringMatch> {
 fn whole(address: Vec<u8>) -> Address {
     let bits = if address.len() == 4 { 32 } else { 128 };
     Address {
-        address: address.into(),
+        address,
         length: bits,
     }
 }

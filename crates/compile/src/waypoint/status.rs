@@ -12,7 +12,7 @@ use super::service::bypass;
 use crate::about::About;
 use crate::codes;
 use crate::facts::ServiceFact;
-use crate::input::{Gateway as Input, Labels, Namespace};
+use crate::input::{Gateway as Input, Labels, Listener as InputListener, Namespace};
 use crate::outputs::Output;
 use crate::status::{Address, Condition, Generation, Listener, Status, kind};
 use crate::view::View;
@@ -240,13 +240,7 @@ pub(super) fn gateway(view: &View<'_>, key: &ObjectKey, object: &Gateway) -> Out
         Destination::Hostname(hostname) => hostname.to_string(),
         Destination::Address(ip) => ip.to_string(),
     };
-    let usable = |protocol: &str, port: u16| {
-        (protocol == "HBONE" && port == HBONE_PORT) || protocol == "istio.io/PROXY"
-    };
-    let valid = input
-        .listeners
-        .iter()
-        .all(|of| usable(&of.protocol, of.port));
+    let valid = input.listeners.iter().all(usable);
     let accepted = if valid {
         Condition::new(kind::ACCEPTED, true, "Accepted").message("Resource accepted")
     } else {
@@ -262,34 +256,8 @@ pub(super) fn gateway(view: &View<'_>, key: &ObjectKey, object: &Gateway) -> Out
             "Failed to assign to any requested addresses: no instances found for hostname \"{service}\""
         ))
     };
-    let listeners = input.listeners.iter().map(|listener| {
-        let usable = usable(&listener.protocol, listener.port);
-        let accepted = if usable {
-            Condition::new(kind::ACCEPTED, true, "Accepted").message("No errors found")
-        } else {
-            Condition::new(kind::ACCEPTED, false, "UnsupportedProtocol")
-                .message("a waypoint's listener is HBONE on port 15008")
-        };
-        let conditions = [
-            accepted,
-            Condition::new(kind::CONFLICTED, false, "NoConflicts").message("No errors found"),
-            Condition::new(
-                kind::PROGRAMMED,
-                usable,
-                if usable { "Programmed" } else { "Invalid" },
-            )
-            .message("No errors found"),
-            Condition::new(kind::RESOLVED_REFS, true, "ResolvedRefs").message("No errors found"),
-        ];
-        Listener {
-            name: listener.name.to_string(),
-            attached_routes: 0,
-            supported_kinds: [],
-            conditions: conditions
-                .map(|condition| condition.observed(generation))
-                .into(),
-        }
-    });
+    let listeners = input.listeners.iter();
+    let listeners = listeners.map(|of| listener(of, generation));
     let diagnostics = gateway_problems(view, key, &fact);
     let resolved = Condition::new(kind::RESOLVED_REFS, true, "ResolvedRefs")
         .message("All references resolved");
@@ -310,6 +278,41 @@ pub(super) fn gateway(view: &View<'_>, key: &ObjectKey, object: &Gateway) -> Out
         }),
         diagnostics,
         ..Output::default()
+    }
+}
+
+/// What a waypoint can serve.
+fn usable(listener: &InputListener) -> bool {
+    (&*listener.protocol == "HBONE" && listener.port == HBONE_PORT)
+        || &*listener.protocol == "istio.io/PROXY"
+}
+
+fn listener(listener: &InputListener, generation: Option<Generation>) -> Listener {
+    let usable = usable(listener);
+    let accepted = if usable {
+        Condition::new(kind::ACCEPTED, true, "Accepted").message("No errors found")
+    } else {
+        Condition::new(kind::ACCEPTED, false, "UnsupportedProtocol")
+            .message("a waypoint's listener is HBONE on port 15008")
+    };
+    let conditions = [
+        accepted,
+        Condition::new(kind::CONFLICTED, false, "NoConflicts").message("No errors found"),
+        Condition::new(
+            kind::PROGRAMMED,
+            usable,
+            if usable { "Programmed" } else { "Invalid" },
+        )
+        .message("No errors found"),
+        Condition::new(kind::RESOLVED_REFS, true, "ResolvedRefs").message("No errors found"),
+    ];
+    Listener {
+        name: listener.name.to_string(),
+        attached_routes: 0,
+        supported_kinds: [],
+        conditions: conditions
+            .map(|condition| condition.observed(generation))
+            .into(),
     }
 }
 
