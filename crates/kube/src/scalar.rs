@@ -18,7 +18,7 @@ impl ProtoDuration {
     /// In milliseconds, saturating; what is left of a started millisecond counts as one.
     pub fn as_millis(self) -> u64 {
         let whole = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        let rest = self.0.subsec_nanos() % 1_000_000 != 0;
+        let rest = !self.0.subsec_nanos().is_multiple_of(1_000_000);
         whole.saturating_add(u64::from(rest))
     }
 

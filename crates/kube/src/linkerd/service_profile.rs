@@ -59,11 +59,11 @@ pub struct ProfileCondition {
     /// The method.
     pub method: Option<String>,
     /// All of them.
-    pub all: Vec<ProfileCondition>,
+    pub all: Vec<Self>,
     /// One of them.
-    pub any: Vec<ProfileCondition>,
+    pub any: Vec<Self>,
     /// Not this.
-    pub not: Option<Box<ProfileCondition>>,
+    pub not: Option<Box<Self>>,
 }
 
 /// What a response means.
@@ -84,11 +84,11 @@ pub struct ProfileResponseCondition {
     /// The status.
     pub status: Option<StatusRange>,
     /// All of them.
-    pub all: Vec<ProfileResponseCondition>,
+    pub all: Vec<Self>,
     /// One of them.
-    pub any: Vec<ProfileResponseCondition>,
+    pub any: Vec<Self>,
     /// Not this.
-    pub not: Option<Box<ProfileResponseCondition>>,
+    pub not: Option<Box<Self>>,
 }
 
 /// A range of statuses, both ends included.

@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn kinds_are_told_apart() {
-        use Meaning::{ConfigMap, Misspelt, NotRead, Ours, Unknown, WrongVersion};
+        use Meaning::{ConfigMap, NotRead, Ours, WrongVersion};
         for (api, kind, want) in [
             ("v1", "Pod", Ours(Kind::Pod)),
             (
@@ -259,6 +259,15 @@ mod tests {
             ("install.istio.io/v1alpha1", "IstioOperator", NotRead),
             ("v1", "Secret", Ours(Kind::Secret)),
             ("example.org/v1", "Widget", NotRead),
+        ] {
+            assert_eq!(meaning(api, kind), want, "{api} {kind}");
+        }
+    }
+
+    #[test]
+    fn slips_are_told_from_other_projects() {
+        use Meaning::{Misspelt, Unknown};
+        for (api, kind, want) in [
             (
                 "security.istio.io/v1",
                 "AuthorisationPolicy",

@@ -11,9 +11,11 @@ mod expression;
 mod layers;
 mod metrics;
 mod object;
+mod settings;
 mod tracing;
 
-pub use object::{mesh, object};
+pub use object::object;
+pub use settings::mesh;
 
 use ambit_kube::TelemetrySpec;
 use ambit_proto::waypoint as pb;

@@ -1,15 +1,15 @@
-//! What is said of a Telemetry object, and of the mesh's telemetry settings.
+//! What is said of a Telemetry object.
 
 use std::sync::Arc;
 
 use ambit_kube::{
-    Code, Kind, Located, MeshConfigSpec, PolicyTargetReference, Problem, Telemetry, TelemetryMode,
+    Code, Kind, Located, MeshConfigSpec, PolicyTargetReference, Telemetry, TelemetryMode,
     TelemetrySpec, TelemetryTag,
 };
 
 use super::metrics::{Bad, Faults};
 use super::{access_log, codes, expression, layers, metrics, tracing};
-use crate::security::{Fault, Metadata, Say, service_named};
+use crate::security::{Fault, Metadata, Say};
 use crate::{Translated, World};
 
 /// What is wrong with an object, said once.
@@ -29,107 +29,6 @@ pub fn object(telemetry: &Located<Arc<Telemetry>>, world: &dyn World) -> Transla
         problems: say.done(),
         ..Translated::default()
     }
-}
-
-/// What is wrong with the mesh configuration's telemetry; fields without the object's place.
-pub fn mesh(world: &dyn World) -> Vec<Problem> {
-    let mut say = Say::mesh();
-    let mut note = Note { say: &mut say };
-    let config = &world.mesh().config;
-    if let Some(file) = config
-        .access_log_file
-        .as_deref()
-        .filter(|file| !matches!(*file, "" | "/dev/stdout" | "/dev/stderr"))
-    {
-        note.warning(
-            codes::MESH_UNUSED,
-            "accessLogFile",
-            file,
-            "waypoints write to standard output only",
-            "write /dev/stdout",
-        );
-    }
-    for (at, provider) in config.extension_providers.iter().enumerate() {
-        let field = format!("extensionProviders[{at}]");
-        if let Some(word) = provider.unsupported() {
-            let remedy = match word {
-                "zipkin" => {
-                    "send spans by opentelemetry; a collector can pass them on. B3 headers are passed on"
-                }
-                "envoyOtelAls" | "envoyHttpAls" | "envoyTcpAls" => {
-                    "use envoyFileAccessLog, and collect standard output"
-                }
-                "sds" => "use a Secret (credentialName)",
-                _ => "use opentelemetry",
-            };
-            let field = format!("{field}.{word}");
-            note.warning(
-                codes::UNSUPPORTED_PROVIDER,
-                &field,
-                &provider.name,
-                "waypoints have no such provider; nothing goes there",
-                remedy,
-            );
-        }
-        if let Some(otlp) = &provider.opentelemetry {
-            let found = service_named(&otlp.service, world);
-            let has_port = found.as_ref().is_some_and(|service| {
-                service
-                    .ports
-                    .iter()
-                    .any(|port| u32::from(port.number) == otlp.port)
-            });
-            if !has_port {
-                let field = format!("{field}.opentelemetry.service");
-                let written = format!("{}:{}", otlp.service, otlp.port);
-                note.error(codes::NO_PROVIDER, &field, &written, "there is no such service or port; no spans go there", "write [NAMESPACE/]HOSTNAME of a Service or ServiceEntry, and a port that it has");
-            }
-        }
-        if let Some(file) = provider
-            .envoy_file_access_log
-            .as_ref()
-            .filter(|file| !matches!(file.path.as_str(), "" | "/dev/stdout" | "/dev/stderr"))
-        {
-            let field = format!("{field}.envoyFileAccessLog.path");
-            note.warning(
-                codes::MESH_UNUSED,
-                &field,
-                &file.path,
-                "waypoints write to standard output only",
-                "write /dev/stdout",
-            );
-        }
-    }
-    if let Some(settings) = config
-        .default_config
-        .as_ref()
-        .and_then(|config| config.tracing.as_ref())
-    {
-        let legacy = [
-            ("zipkin", &settings.zipkin),
-            ("lightstep", &settings.lightstep),
-            ("datadog", &settings.datadog),
-            ("stackdriver", &settings.stackdriver),
-            ("openCensusAgent", &settings.open_census_agent),
-        ];
-        for (word, _) in legacy.iter().filter(|(_, value)| value.is_some()) {
-            let field = format!("defaultConfig.tracing.{word}");
-            note.warning(
-                codes::MESH_UNUSED,
-                &field,
-                word,
-                "waypoints have no such provider; nothing goes there",
-                "name an opentelemetry provider in extensionProviders and defaultProviders.tracing",
-            );
-        }
-        custom_tags("defaultConfig.tracing", &settings.custom_tags, &mut note);
-        sampling(
-            "defaultConfig.tracing.sampling",
-            settings.sampling,
-            &mut note,
-        );
-    }
-    say.done()
 }
 
 /// Whether it holds for anything at a waypoint.
@@ -362,7 +261,7 @@ fn tracing_entries(spec: &TelemetrySpec, config: &MeshConfigSpec, note: &mut Not
     }
 }
 
-fn sampling(field: &str, share: Option<f64>, note: &mut Note<'_>) {
+pub(super) fn sampling(field: &str, share: Option<f64>, note: &mut Note<'_>) {
     if let Some(share) = share.filter(|share| !(0.0..=100.0).contains(share)) {
         note.error(
             codes::BAD_TELEMETRY,
@@ -374,7 +273,7 @@ fn sampling(field: &str, share: Option<f64>, note: &mut Note<'_>) {
     }
 }
 
-fn custom_tags(
+pub(super) fn custom_tags(
     field: &str,
     tags: &std::collections::BTreeMap<String, TelemetryTag>,
     note: &mut Note<'_>,
@@ -402,20 +301,34 @@ fn custom_tags(
 }
 
 /// Says it, with fewer words.
-struct Note<'a> {
-    say: &'a mut Say,
+pub(super) struct Note<'a> {
+    pub(super) say: &'a mut Say,
 }
 
 impl Note<'_> {
-    fn error(&mut self, code: Code, field: &str, value: &str, message: &str, remedy: &str) {
+    pub(super) fn error(
+        &mut self,
+        code: Code,
+        field: &str,
+        value: &str,
+        message: &str,
+        remedy: &str,
+    ) {
         self.say.error(code, fault(field, value, message, remedy));
     }
 
-    fn warning(&mut self, code: Code, field: &str, value: &str, message: &str, remedy: &str) {
+    pub(super) fn warning(
+        &mut self,
+        code: Code,
+        field: &str,
+        value: &str,
+        message: &str,
+        remedy: &str,
+    ) {
         self.say.warning(code, fault(field, value, message, remedy));
     }
 
-    fn info(&mut self, code: Code, field: &str, message: &str) {
+    pub(super) fn info(&mut self, code: Code, field: &str, message: &str) {
         self.say.info(code, fault(field, "", message, ""));
     }
 }
