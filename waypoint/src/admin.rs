@@ -1,6 +1,9 @@
 //! The process's own HTTP servers: admin on 15000 (loopback), metrics on
 //! 15020, readiness on 15021.
 
+mod dump;
+mod explain;
+
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,6 +14,8 @@ use ambit_telemetry::http::{self, Answer, Routes};
 use ambit_telemetry::logging::LogLevels;
 use ambit_telemetry::{Metrics, ProcessCollector};
 use http::text;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -89,7 +94,22 @@ pub(crate) async fn serve_admin(
     quit: Quit,
     scope: &Scope,
 ) -> Result<(), BindError> {
+    let (dumped, explained, recent) = (Arc::clone(node), Arc::clone(node), Arc::clone(node));
     let routes = Routes::new()
+        .route("/config_dump", move |_| {
+            let answer = http::json(&dump::dump(&dumped));
+            async move { answer }
+        })
+        .route("/explain", move |request| {
+            let node = Arc::clone(&explained);
+            async move { explained_answer(&node, request).await }
+        })
+        .route("/requests", move |_| {
+            let recent = recent.observer.recorder.recent();
+            let recent: Vec<_> = recent.iter().map(|one| &**one).collect();
+            let answer = http::json(&recent);
+            async move { answer }
+        })
         .route("/logging", move |request| {
             let answer = logging(request.method(), request.uri().query(), &levels);
             async move { answer }
@@ -110,6 +130,21 @@ pub(crate) async fn serve_admin(
         addrs.push(SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
     }
     serve("admin", &addrs, routes, scope).await
+}
+
+/// POST with a JSON question.
+async fn explained_answer(node: &Node, request: ::http::Request<Incoming>) -> Answer {
+    if request.method() != Method::POST {
+        return http::status(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let body = Limited::new(request.into_body(), MAX_QUESTION);
+    let Ok(body) = body.collect().await else {
+        return http::status(StatusCode::PAYLOAD_TOO_LARGE);
+    };
+    match explain::explain(node, &body.to_bytes()) {
+        Ok(explained) => http::json(&explained),
+        Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
 }
 
 async fn serve(
@@ -134,6 +169,9 @@ async fn serve(
     }
     Ok(())
 }
+
+/// Of a question to `/explain`.
+const MAX_QUESTION: usize = 128 << 10;
 
 /// Hosts without IPv6 have no `::1`; that is no reason not to start.
 pub(crate) fn has_ipv6() -> bool {

@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use rpds::HashTrieMapSync;
 
-pub(crate) use frontend::{Frontend, Pod, Port, Upstream};
-pub(crate) use gateway::{Gateway, Limits, ServerHeader};
+pub(crate) use frontend::{Frontend, Pod, Port, Upstream, block};
+pub(crate) use gateway::{Gateway, Limits, Provider, ProviderKind, ServerHeader};
 pub(crate) use service::{Missing, Service, Target};
 pub(crate) use store::Store;
 

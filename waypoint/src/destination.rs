@@ -8,6 +8,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ambit_hbone::Authority;
+use ambit_policy::http::HttpPolicies;
+use ambit_route::Matched;
+use ambit_upstream::RateLimit;
 
 use crate::config::{Config, Frontend, Pod, Port, Upstream};
 use crate::protocol::Declared;
@@ -152,6 +155,36 @@ impl Found<'_> {
             Self::Service { port, .. } => port.upstream,
             Self::Workload { pod, port } => pod.protocol(*port).1,
         }
+    }
+
+    /// Who may.
+    pub(crate) fn policies(&self) -> &HttpPolicies {
+        match self {
+            Self::Service { port, .. } => &port.policies,
+            Self::Workload { pod, .. } => &pod.policies,
+        }
+    }
+
+    /// How often: what holds for the port, and for the route that was taken.
+    pub(crate) fn limits(&self, matched: Option<&Matched<'_>>) -> Vec<Arc<RateLimit>> {
+        let Self::Service { port, frontend, .. } = self else {
+            return Vec::new();
+        };
+        let holds = |limit: &&Arc<RateLimit>| {
+            limit.targets.is_empty()
+                || limit.targets.iter().any(|target| {
+                    let frontend = target.frontend.is_empty() || *target.frontend == *frontend.key;
+                    let at = target.port == 0 || target.port == port.number;
+                    let route = target.route.is_empty()
+                        || matched.is_some_and(|matched| {
+                            *target.route == *matched.route.name
+                                && (target.section.is_empty()
+                                    || *target.section == *matched.rule.name)
+                        });
+                    frontend && at && route
+                })
+        };
+        port.limits.iter().filter(holds).cloned().collect()
     }
 
     /// The port that policies and routes speak of.

@@ -5,17 +5,26 @@
 //! the order of `waypoint-contract` 1.11) → `forward` (attempts) → `exchange`
 //! (streams the response, leaves one record).
 
+mod affinity;
 mod body;
+mod choose;
 mod exchange;
+mod ext_authz;
 mod forward;
+mod guard;
 mod head;
+mod mirror;
+mod outbound;
 mod reply;
 mod request;
+mod respond;
 mod server;
+mod subject;
 mod upgrade;
 
 pub(crate) use body::UpBody;
 pub(crate) use exchange::Exchange;
 pub(crate) use forward::plain_endpoint;
+pub(crate) use head::{Checked, check};
 pub(crate) use reply::Flag;
 pub(crate) use server::{Inner, serve};

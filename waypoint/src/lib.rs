@@ -21,7 +21,7 @@ mod destination;
 mod dial;
 mod discovery;
 mod http;
-mod ids;
+mod keys;
 mod node;
 mod observer;
 mod process;
@@ -30,5 +30,6 @@ mod spawn;
 mod tcp;
 mod threads;
 mod tunnel;
+mod upkeep;
 
 pub use process::main;

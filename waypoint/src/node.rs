@@ -13,7 +13,8 @@ use arc_swap::ArcSwap;
 
 use crate::config::Config;
 use crate::dial::{Conns, Dialer};
-use crate::observer::Observer;
+use crate::keys::Keys;
+use crate::observer::{Observer, Watch};
 use crate::settings::Settings;
 
 /// The whole process, as a data path sees it.
@@ -24,6 +25,7 @@ pub(crate) struct Node {
     /// One snapshot for all data threads; replaced whole.
     pub(crate) config: Arc<ArcSwap<Config>>,
     pub(crate) certs: CertStore,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) observer: Observer,
     pub(crate) connections: Gauge,
 }
@@ -35,6 +37,7 @@ pub(crate) struct Worker {
     pub(crate) gate: HandshakeGate,
     pub(crate) dialer: Dialer,
     pub(crate) conns: Conns,
+    pub(crate) watch: Watch,
     /// Connections and what runs on them; a drain waits for these.
     pub(crate) scope: Scope,
     /// What may end with the process: mirrors, pooled connections.

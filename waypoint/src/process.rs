@@ -22,10 +22,12 @@ use crate::admin::{self, Quit};
 use crate::config::{Config, Store};
 use crate::dial::{Conns, Dialer};
 use crate::discovery;
+use crate::keys::{self, Keys};
 use crate::node::{Gauge, Node, Worker};
 use crate::observer::Observer;
 use crate::settings::Settings;
 use crate::threads::{DataThread, DataThreads};
+use crate::upkeep;
 
 /// The whole program: arguments and environment in, exit status out.
 pub fn main(mut args: impl Iterator<Item = String>, env: &dyn Env) -> ExitCode {
@@ -96,7 +98,13 @@ async fn serve(
 
     let node = node(settings, &scope)?;
     node.certs.prefetch(&node.id);
-    let store = Store::new(Arc::clone(&node.config), Arc::new(local(settings)));
+    let store = Store::new(
+        Arc::clone(&node.config),
+        Arc::new(local(settings)),
+        Arc::clone(&node.keys),
+    );
+    keys::start(&node.keys, &scope);
+    upkeep::start(&node, &scope);
     discovery::start(settings, store, configured, Arc::new(NoMetrics), &scope)
         .context("xDS client")?;
     let (quit, asked_to_quit) = Quit::new();
@@ -120,13 +128,15 @@ async fn serve(
 
 fn node(settings: &Arc<Settings>, scope: &Scope) -> anyhow::Result<Arc<Node>> {
     let id = settings.pod.identity().context("our identity")?;
+    let (observer, _export) = Observer::start(scope).context("start the access log")?;
     let certs = discovery::certificates(settings, scope).context("certificate client")?;
     Ok(Arc::new(Node {
         settings: Arc::clone(settings),
         id,
         config: Arc::new(ArcSwap::from_pointee(Config::default())),
         certs,
-        observer: Observer::default(),
+        keys: Arc::new(Keys::new()),
+        observer,
         connections: Gauge::default(),
     }))
 }
@@ -212,6 +222,7 @@ fn start(
         };
         let worker = Worker {
             conns: Conns::new(&background),
+            watch: node.observer.watch(),
             node,
             hbone,
             gate,

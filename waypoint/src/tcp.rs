@@ -66,7 +66,7 @@ pub(crate) async fn serve(inner: Inner, tunnel: Tunnel, read: Option<Chunk>) {
     flow.details = refused.map(|refused| refused.to_string());
     flow.duration = started.elapsed();
     flow.transfer = meter.transfer();
-    inner.worker.node.observer.connection(&flow);
+    inner.worker.node.observer.connection(&inner, &flow);
 }
 
 async fn carry(

@@ -30,12 +30,13 @@ pub(crate) async fn serve(worker: Arc<Worker>, stream: InboundStream, source: So
         Err(refusal) => {
             let authority = &stream.authority;
             debug!(%source, %authority, status = refusal.status(), %refusal, "CONNECT refused");
-            node.observer.connect_refused(refusal.status());
+            node.observer.connect_refused();
             stream.reject(refusal.status());
             return;
         }
     };
     let peer = Arc::clone(stream.peer());
+    let labels = worker.watch.peer(&peer, stream.baggage.as_ref());
     let mut tunnel = match stream.accept(None) {
         Ok(tunnel) => tunnel,
         Err(error) => {
@@ -57,6 +58,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, stream: InboundStream, source: So
         dialled,
         destination,
         spoken: sniffed.spoken,
+        labels,
     };
     match sniffed.spoken {
         Spoken::Http1 | Spoken::Http2 => {

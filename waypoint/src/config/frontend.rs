@@ -4,11 +4,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ambit_jwt::Authenticator;
+use ambit_observe::Telemetry;
 use ambit_policy::http::HttpPolicies;
 use ambit_proto::waypoint as pb;
 use ambit_route::Routes;
+use ambit_telemetry::ServiceLabels;
 use ambit_types::NamespacedHostname;
-use ambit_upstream::Endpoint;
+use ambit_upstream::{Endpoint, RateLimit};
 
 use super::{Key, ip};
 use crate::protocol::Declared;
@@ -21,6 +24,9 @@ pub(crate) struct Frontend {
     /// In order of their numbers.
     pub(crate) ports: Vec<Arc<Port>>,
     pub(crate) routes: Arc<Routes>,
+    /// The gateway's, with the frontend's own on top.
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) labels: Arc<ServiceLabels>,
 }
 
 impl Frontend {
@@ -37,6 +43,9 @@ pub(crate) struct Port {
     pub(crate) declared: Declared,
     pub(crate) upstream: Upstream,
     pub(crate) policies: HttpPolicies,
+    pub(crate) authenticator: Authenticator,
+    /// Those that may hold for the port; which do depends on the route.
+    pub(crate) limits: Vec<Arc<RateLimit>>,
 }
 
 /// What is spoken to backends, as far as the port says (1.8).
@@ -56,6 +65,7 @@ pub(crate) struct Pod {
     pub(crate) mapped: Vec<(u16, Key, u16)>,
     pub(crate) declared: Vec<(u16, Declared, Upstream)>,
     pub(crate) policies: HttpPolicies,
+    pub(crate) authenticator: Authenticator,
 }
 
 impl Pod {
@@ -87,7 +97,7 @@ pub(super) fn protocol(declared: pb::Protocol) -> (Declared, Upstream) {
 }
 
 /// Addresses of a frontend as blocks; a full-length one is a VIP.
-pub(super) fn block(cidr: &pb::Cidr) -> Option<ipnet::IpNet> {
+pub(crate) fn block(cidr: &pb::Cidr) -> Option<ipnet::IpNet> {
     let address: IpAddr = ip(&cidr.address)?;
     let length = u8::try_from(cidr.length).ok()?;
     ipnet::IpNet::new(address, length)

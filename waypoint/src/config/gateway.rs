@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_observe::{InvalidTelemetry, Telemetry};
 use ambit_proto::waypoint as pb;
 use ambit_route::{InvalidRoute, Normalization, Retry, RetryOn, decode_retry};
 use http::HeaderValue;
@@ -23,6 +24,7 @@ pub(crate) struct Gateway {
     pub(crate) serves_workloads: bool,
     pub(crate) trusted_proxies: usize,
     pub(crate) providers: HashMap<Box<str>, Arc<Provider>>,
+    pub(crate) telemetry: Arc<Telemetry>,
 }
 
 /// Header `server` of responses.
@@ -109,6 +111,8 @@ impl Provider {
 pub(crate) enum InvalidGateway {
     #[error("default_retry: {0}")]
     Retry(#[from] InvalidRoute),
+    #[error("telemetry: {0}")]
+    Telemetry(#[from] InvalidTelemetry),
     #[error("server_header {0:?} is no header value")]
     Server(String),
 }
@@ -126,6 +130,10 @@ impl Gateway {
             text => ServerHeader::Overwrite(
                 HeaderValue::from_str(text).map_err(|_| InvalidGateway::Server(text.to_owned()))?,
             ),
+        };
+        let telemetry = match &message.telemetry {
+            Some(telemetry) => Telemetry::decode(telemetry)?,
+            None => Telemetry::default(),
         };
         let traffic = message.traffic();
         let providers = message.authorization_providers.iter();
@@ -148,6 +156,7 @@ impl Gateway {
             serves_workloads: matches!(traffic, Workload | All),
             trusted_proxies: usize::try_from(message.trusted_proxies).unwrap_or(0),
             providers,
+            telemetry: Arc::new(telemetry),
             message: Arc::new(message),
         })
     }
@@ -196,6 +205,7 @@ impl Default for Gateway {
             serves_workloads: false,
             trusted_proxies: 0,
             providers: HashMap::new(),
+            telemetry: Arc::default(),
         }
     }
 }

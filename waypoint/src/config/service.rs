@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use ambit_proto::waypoint as pb;
+use ambit_route::Rule;
+use ambit_telemetry::ServiceLabels;
 use ambit_upstream::{Backend, Cluster};
 
 use super::Key;
@@ -16,6 +18,8 @@ pub(crate) struct Service {
     pub(crate) message: Arc<pb::Backend>,
     pub(crate) backend: Arc<Backend>,
     pub(crate) targets: Vec<Arc<Target>>,
+    /// What holds for requests to the service that no route takes.
+    pub(crate) default_rule: Option<Rule>,
 }
 
 /// A port of a backend, whole or a subset: what a request is sent to.
@@ -26,6 +30,7 @@ pub(crate) struct Target {
     /// `outbound|port|subset|host` in logs and metrics.
     pub(crate) name: Arc<str>,
     pub(crate) cluster: Cluster,
+    pub(crate) labels: Arc<ServiceLabels>,
     pub(crate) upstream: Upstream,
     /// TLS of our own; an error: nothing can be sent.
     pub(crate) tls: Option<Result<Arc<TlsOrigin>, Box<str>>>,

@@ -12,11 +12,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use ambit_jwt::Authentication;
 use ambit_policy::http::HttpAuthorization;
 use ambit_proto::waypoint as pb;
 use ambit_route::{Route, Routes};
 use ambit_types::NamespacedName;
-use ambit_upstream::{Endpoint, Local};
+use ambit_upstream::{Endpoint, Local, RateLimit};
 use ambit_xds::{ReceivedResource, Rejection, ResourceSink};
 use arc_swap::ArcSwap;
 use prost::Message;
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 use super::gateway::Gateway;
 use super::service::Service;
 use super::{Config, Key};
+use crate::keys::Keys;
 
 /// Where resources go. Lives on the control thread; what it holds beside the
 /// snapshot is what the next change is compared with.
@@ -40,6 +42,10 @@ pub(crate) struct Store {
     policies: BTreeMap<String, Policy>,
     backends: HashMap<Key, Backend>,
     backend_names: HashMap<String, Key>,
+    endpoint_names: HashMap<String, Key>,
+    authentications: BTreeMap<String, Arc<Authentication>>,
+    limits: BTreeMap<String, Arc<RateLimit>>,
+    keys: Arc<Keys>,
     /// Types of which no response was taken so far.
     missing: BTreeSet<&'static str>,
     changed: watch::Sender<u64>,
@@ -68,11 +74,13 @@ struct Touched {
     backends: BTreeSet<Key>,
     pods: bool,
     addresses: bool,
+    /// Token rules changed: so did what keys are needed.
+    keys: bool,
 }
 
 impl Store {
     /// An empty store that publishes to `published`.
-    pub(crate) fn new(published: Arc<ArcSwap<Config>>, local: Arc<Local>) -> Self {
+    pub(crate) fn new(published: Arc<ArcSwap<Config>>, local: Arc<Local>, keys: Arc<Keys>) -> Self {
         Self {
             config: Config::clone(&published.load()),
             published,
@@ -84,6 +92,10 @@ impl Store {
             policies: BTreeMap::new(),
             backends: HashMap::new(),
             backend_names: HashMap::new(),
+            endpoint_names: HashMap::new(),
+            authentications: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            keys,
             missing: pb::TYPES.into_iter().collect(),
             changed: watch::channel(0).0,
         }
@@ -102,6 +114,8 @@ impl Store {
             pb::ENDPOINTS_TYPE => self.take_endpoints(name, body, touched),
             pb::BACKEND_TYPE => self.take_backend(name, body, touched),
             pb::WAYPOINT_AUTHORIZATION_TYPE => self.take_policy(name, body, touched),
+            pb::AUTHENTICATION_TYPE => self.take_authentication(name, body, touched),
+            pb::RATE_LIMIT_TYPE => self.take_limit(name, body, touched),
             pb::ROUTE_TYPE => self.take_route(name, body, touched),
             pb::FRONTEND_TYPE => self.take_frontend(name, body, touched),
             pb::POD_TYPE => self.take_pod(name, body, touched),
@@ -205,6 +219,50 @@ impl Store {
         }
     }
 
+    fn take_authentication(&mut self, name: &str, body: &[u8], touched: &mut Touched) -> Taken {
+        let message = decode::<pb::Authentication>(body)?;
+        let targets = message.targets.clone();
+        let origin = message.origin.clone().unwrap_or_default();
+        let unreadable = unreadable_name(name);
+        match Authentication::try_from(message) {
+            Ok(read) => {
+                self.touch_policy(&unreadable, touched);
+                self.policies.remove(&unreadable);
+                self.authentications.insert(name.to_owned(), Arc::new(read));
+                self.touch_all(touched);
+                Ok(())
+            }
+            Err(error) => {
+                // Requests that it was to check aren't let in unchecked.
+                if !self.authentications.contains_key(name) {
+                    let key = NamespacedName::new(origin.namespace, origin.name);
+                    let policy = Policy::Unreadable(key, targets);
+                    self.policies.insert(unreadable.clone(), policy);
+                    self.touch_policy(&unreadable, touched);
+                }
+                Err(refused(error))
+            }
+        }
+    }
+
+    fn take_limit(&mut self, name: &str, body: &[u8], touched: &mut Touched) -> Taken {
+        let message = decode::<pb::RateLimit>(body)?;
+        let limit = RateLimit::decode(name, &message, Instant::now()).map_err(refused)?;
+        let limit = match self.limits.get(name) {
+            Some(before) => limit.inheriting(before),
+            None => limit,
+        };
+        self.limits.insert(name.to_owned(), Arc::new(limit));
+        self.touch_all(touched);
+        Ok(())
+    }
+
+    fn touch_all(&self, touched: &mut Touched) {
+        touched.pods = true;
+        touched.keys = true;
+        touched.frontends.extend(self.frontends.keys().cloned());
+    }
+
     fn take_frontend(&mut self, name: &str, body: &[u8], touched: &mut Touched) -> Taken {
         let message = decode::<pb::Frontend>(body)?;
         for cidr in &message.addresses {
@@ -244,6 +302,17 @@ impl Store {
                 self.touch_policy(name, touched);
                 self.policies.remove(name);
             }
+            pb::AUTHENTICATION_TYPE => {
+                let unreadable = unreadable_name(name);
+                self.touch_policy(&unreadable, touched);
+                self.policies.remove(&unreadable);
+                self.authentications.remove(name);
+                self.touch_all(touched);
+            }
+            pb::RATE_LIMIT_TYPE => {
+                self.limits.remove(name);
+                self.touch_all(touched);
+            }
             pb::ROUTE_TYPE => self.drop_route(name, touched),
             pb::FRONTEND_TYPE => {
                 let key: Key = name.into();
@@ -261,6 +330,9 @@ impl Store {
 
     fn publish(&mut self, touched: &Touched) {
         self.bind(touched);
+        if touched.keys {
+            self.retain_keys();
+        }
         self.update_services(touched, Instant::now());
         self.config.version += 1;
         self.published.store(Arc::new(self.config.clone()));
@@ -293,6 +365,11 @@ impl ResourceSink for Store {
         }
         rejected
     }
+}
+
+/// Where a RequestAuthentication that can't be read is kept among the policies.
+fn unreadable_name(name: &str) -> String {
+    format!("RequestAuthentication/{name}")
 }
 
 /// Why a resource wasn't taken.

@@ -7,17 +7,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use ambit_observe::{Chance, Sampling, Telemetry, TraceContext};
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 use tokio::time::{Instant, Sleep};
 
 use super::body::{BodyError, Replay};
-use super::reply::{Flag, GRPC_STATUS};
+use super::head::Checked;
+use super::reply::{Flag, GRPC_STATUS, is_grpc};
 use super::server::Inner;
-use crate::config::{Frontend, Target};
+use crate::config::{Frontend, Gateway, Target};
+use crate::destination::Found;
 use crate::dial::Sender;
 
 /// What is known of a request so far.
@@ -30,9 +34,13 @@ pub(crate) struct Exchange {
     /// As the client sent it, normalised: before any rewrite.
     pub(crate) path: String,
     pub(crate) authority: HeaderValue,
-    pub(crate) user_agent: Option<HeaderValue>,
-    pub(crate) forwarded_for: Option<HeaderValue>,
-    pub(crate) request_id: Option<HeaderValue>,
+    /// As the client sent them, less what was taken out.
+    pub(crate) request_headers: HeaderMap,
+    /// Kept only where somebody reads them.
+    pub(crate) response_headers: Option<HeaderMap>,
+    pub(crate) response_trailers: Option<HeaderMap>,
+    pub(crate) context: Option<TraceContext>,
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) grpc: bool,
     pub(crate) frontend: Option<Arc<Frontend>>,
     pub(crate) route: Option<Arc<str>>,
@@ -52,6 +60,89 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
+    /// A request whose head has just arrived.
+    pub(crate) fn new(
+        inner: &Arc<Inner>,
+        head: &Parts,
+        started: Instant,
+        wall: SystemTime,
+    ) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            started,
+            wall,
+            method: head.method.clone(),
+            version: head.version,
+            path: String::new(),
+            authority: HeaderValue::from_static(""),
+            request_headers: HeaderMap::new(),
+            response_headers: None,
+            response_trailers: None,
+            context: None,
+            telemetry: Arc::clone(&inner.worker.node.config.load().gateway.telemetry),
+            grpc: is_grpc(&head.headers),
+            frontend: None,
+            route: None,
+            target: None,
+            endpoint: None,
+            upstream: None,
+            flags: SmallVec::new(),
+            details: None,
+            transport_failure: None,
+            status: None,
+            grpc_status: None,
+            received: 0,
+            sent: 0,
+            attempts: 0,
+            upstream_time: None,
+        }
+    }
+
+    /// The head can be used.
+    pub(crate) fn checked(&mut self, checked: &Checked) {
+        self.path = checked.target.to_string();
+        self.authority = checked.authority.clone();
+    }
+
+    /// The destination is known: so is what it wants told, and the request's id.
+    pub(crate) fn found(&mut self, gateway: &Gateway, found: &Found<'_>, head: &mut Parts) {
+        self.telemetry = match found {
+            Found::Service { frontend, .. } => {
+                self.frontend = Some(Arc::clone(frontend));
+                Arc::clone(&frontend.telemetry)
+            }
+            Found::Workload { .. } => Arc::clone(&gateway.telemetry),
+        };
+        let sampling = self.telemetry.tracing.as_ref();
+        let sampling = sampling.map_or(NEVER, |tracing| tracing.sampling);
+        let context = ambit_observe::begin(&mut head.headers, sampling, Chance::draw());
+        self.context = Some(context);
+    }
+
+    /// Hands the trace on.
+    pub(crate) fn trace(&self, headers: &mut HeaderMap) {
+        let (Some(context), Some(tracing)) = (&self.context, &self.telemetry.tracing) else {
+            return;
+        };
+        ambit_observe::inject(headers, tracing.propagation, context, context.span);
+    }
+
+    /// Keeps what the access log may want.
+    pub(crate) fn keep_response(&mut self, headers: &HeaderMap) {
+        if self.telemetry.access_log.is_some() {
+            self.response_headers = Some(headers.clone());
+        }
+    }
+
+    /// A gRPC status in a head.
+    pub(crate) fn note_grpc(&mut self, headers: &HeaderMap) {
+        let status = headers.get(GRPC_STATUS);
+        let status = status.and_then(|value| value.to_str().ok());
+        if let Some(status) = status.and_then(|value| value.parse().ok()) {
+            self.grpc_status = Some(status);
+        }
+    }
+
     pub(crate) fn flag(&mut self, flag: Flag) {
         if !self.flags.contains(&flag) {
             self.flags.push(flag);
@@ -64,6 +155,12 @@ impl Exchange {
         inner.worker.node.observer.request(&self);
     }
 }
+
+/// Where nobody traces.
+const NEVER: Sampling = Sampling {
+    percent: 0.0,
+    by_request_id: false,
+};
 
 /// A response that streams from a backend.
 pub(crate) struct Streaming {
@@ -186,6 +283,7 @@ impl Streaming {
         } else if let Some(trailers) = frame.trailers_ref() {
             let status = trailers.get(GRPC_STATUS).and_then(|v| v.to_str().ok());
             exchange.grpc_status = status.and_then(|v| v.parse().ok());
+            exchange.response_trailers = Some(trailers.clone());
         }
     }
 

@@ -5,24 +5,30 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_policy::http::HttpPolicies;
 use ambit_route::{AttemptOutcome, Failure, Next, Retries, Rule, StopReason};
 use ambit_upstream::{Endpoint, LocalFailure, Outcome, Pick, PickContext, PickError, Settings};
-use http::header::HOST;
-use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 
+use super::affinity::Affinity;
 use super::body::{Replay, UpBody};
+use super::choose::Chosen;
 use super::exchange::{Exchange, GiveBack, Guards, Held};
+use super::head::Checked;
+use super::outbound::Outbound;
 use super::reply::{Flag, LocalReply};
-use super::request::{Chosen, Outbound};
+use super::respond::Decor;
 use super::server::Inner;
-use crate::config::{Config, Upstream};
+use super::subject::Subject;
+use crate::config::{Config, Target, Upstream};
 use crate::dial::{
     Alpn, ConnKey, DialFailure, Hop, PoolLimits, ProxyHeader, Sender, Version as Spoken,
 };
+use crate::node::Worker;
 
 /// A request that is ready to be sent.
 pub(crate) struct Call<'c> {
@@ -33,7 +39,10 @@ pub(crate) struct Call<'c> {
     pub(crate) outbound: Outbound,
     /// `None`: there is no body.
     pub(crate) replay: Option<Replay>,
-    pub(crate) client_version: Version,
+    pub(crate) head: &'c Parts,
+    pub(crate) checked: &'c Checked,
+    pub(crate) subject: &'c Subject<'c>,
+    pub(crate) policies: &'c HttpPolicies,
 }
 
 /// A backend's response, its body still to come.
@@ -42,12 +51,6 @@ pub(crate) struct Forwarded {
     pub(crate) held: Held,
     pub(crate) deadline: Option<Instant>,
     pub(crate) idle: Option<Duration>,
-}
-
-impl Forwarded {
-    pub(crate) fn headers_mut(&mut self) -> &mut http::HeaderMap {
-        self.response.headers_mut()
-    }
 }
 
 /// Why an attempt has no response.
@@ -73,6 +76,26 @@ impl Failed {
             flag,
             reason: error.reason(),
             transport: Some(error.to_string()),
+        }
+    }
+
+    /// What was configured can't be used.
+    fn unusable(why: String) -> Self {
+        Self {
+            failure: Failure::Connect,
+            flag: Flag::ConnectFailure,
+            reason: "remote connection failure",
+            transport: Some(why),
+        }
+    }
+
+    /// The request can't be formed (any more).
+    fn unsendable() -> Self {
+        Self {
+            failure: Failure::Overflow,
+            flag: Flag::UpstreamProtocol,
+            reason: "protocol error",
+            transport: None,
         }
     }
 
@@ -165,6 +188,7 @@ fn is_reset(error: &hyper::Error) -> bool {
 pub(crate) async fn send(
     mut call: Call<'_>,
     exchange: &mut Exchange,
+    decor: &mut Decor,
 ) -> Result<Forwarded, LocalReply> {
     let target = call.chosen.target.clone();
     let cluster = target.as_ref().map(|target| &target.cluster);
@@ -190,13 +214,18 @@ pub(crate) async fn send(
             Some(permit)
         }
     };
+    expected_timeout(&mut call, deadline);
+    let affinity = Affinity::find(&call, &settings, decor);
     let mut avoid: SmallVec<[Arc<str>; 4]> = SmallVec::new();
     let mut retry_permit = None;
     loop {
         let bound = retries
             .attempt_timeout(deadline.map(|at| at.saturating_duration_since(Instant::now())))
             .map(|bound| Instant::now() + bound);
-        let place = place(&call, &avoid)?;
+        let place = place(&call, &affinity, &avoid)?;
+        let uid = &place.endpoint.uid;
+        call.subject
+            .authorize_workload(call.policies, uid, call.head, call.checked)?;
         exchange.attempts += 1;
         exchange.endpoint = Some(Arc::clone(&place.endpoint));
         let begun = Instant::now();
@@ -244,12 +273,15 @@ pub(crate) async fn send(
             Next::Stop(StopReason::NotRetriable) => None,
         };
         if let Some(after) = again {
-            avoid.push(Arc::clone(&place.endpoint.uid));
+            if affinity.avoids {
+                avoid.push(Arc::clone(&place.endpoint.uid));
+            }
             drop((done, place));
             wait(after, deadline).await?;
             continue;
         }
         drop(retry_permit);
+        affinity.finish(&call, &place.endpoint.uid, decor);
         let (response, sender, give_back) = done.map_err(|failed| {
             exchange.transport_failure.clone_from(&failed.transport);
             failed.reply()
@@ -305,7 +337,7 @@ impl Place {
     }
 }
 
-fn place(call: &Call<'_>, avoid: &[Arc<str>]) -> Result<Place, LocalReply> {
+fn place(call: &Call<'_>, affinity: &Affinity, avoid: &[Arc<str>]) -> Result<Place, LocalReply> {
     if let Some((endpoint, port)) = &call.chosen.direct {
         return Ok(Place {
             endpoint: Arc::clone(endpoint),
@@ -317,10 +349,10 @@ fn place(call: &Call<'_>, avoid: &[Arc<str>]) -> Result<Place, LocalReply> {
         return Err(LocalReply::no_healthy_upstream());
     };
     let context = PickContext {
-        hash: None,
+        hash: affinity.hash,
         avoid,
-        other_locality: false,
-        session: None,
+        other_locality: affinity.other_locality,
+        session: affinity.session.as_deref(),
     };
     let now = std::time::Instant::now();
     let pick = match target.cluster.pick(&context, &mut rand::rng(), now) {
@@ -350,7 +382,7 @@ impl Call<'_> {
     /// What is spoken to the endpoint (1.8).
     fn version(&self, settings: &Settings) -> Spoken {
         let pool = &settings.policy.pool;
-        let same = if self.client_version == Version::HTTP_2 {
+        let same = if self.head.version == Version::HTTP_2 {
             Spoken::Http2
         } else {
             Spoken::Http1
@@ -393,55 +425,30 @@ async fn send_once(
     place: &Place,
 ) -> Result<Answered, Failed> {
     let version = call.version(settings);
-    let hop = hop(call, settings, place, version).map_err(|error| Failed {
-        failure: Failure::Connect,
-        flag: Flag::ConnectFailure,
-        reason: "remote connection failure",
-        transport: Some(error),
-    })?;
+    let target = call.chosen.target.as_deref();
+    let hop = hop_to(target, settings, (&place.endpoint, place.port), version);
+    let mut hop = hop.map_err(Failed::unusable)?;
+    let pool = &settings.policy.pool;
+    hop.connect_timeout = pool
+        .connect_timeout
+        .unwrap_or(call.config.gateway.connect_timeout);
+    hop.proxy = (settings.policy.proxy_protocol > 0).then(|| ProxyHeader {
+        version: settings.policy.proxy_protocol,
+        source: call.inner.source,
+        destination: call.inner.dialled,
+    });
     exchange.upstream = Some(hop.address);
-    let key = ConnKey {
-        address: hop.address,
-        hbone: hop.hbone.clone(),
-        tls: hop.tls.clone(),
-        version,
-        client: hop.proxy.map(|header| header.source),
-    };
-    let limits = limits(settings);
     let worker = &call.inner.worker;
     loop {
-        let (sender, fresh) = match worker.conns.reuse(&key, limits) {
-            Some(sender) => (sender, false),
-            None => {
-                let target = call.chosen.target.as_ref();
-                let held = target.map(|target| target.cluster.try_connection());
-                let held = held.transpose();
-                let held = held.map_err(|_| Failed::dial(&DialFailure::Overflow))?;
-                let opened = worker.conns.open(&worker.dialer, &key, &hop, held).await;
-                (opened.map_err(|error| Failed::dial(&error))?, true)
-            }
-        };
-        let Some(body) = call.body() else {
-            return Err(Failed {
-                failure: Failure::Overflow,
-                flag: Flag::UpstreamReset,
-                reason: "the body is gone",
-                transport: None,
-            });
-        };
+        let opened = connection_to(worker, target, settings, &hop, version).await;
+        let (sender, key, limits, fresh) = opened.map_err(|error| Failed::dial(&error))?;
+        let body = call.body().ok_or_else(Failed::unsendable)?;
         let request = call.outbound.request(version, hop.tls.is_some(), body);
-        let Some(request) = request else {
-            return Err(Failed {
-                failure: Failure::Overflow,
-                flag: Flag::UpstreamProtocol,
-                reason: "protocol error",
-                transport: None,
-            });
-        };
+        let request = request.ok_or_else(Failed::unsendable)?;
         match send_on(sender, request).await {
             Ok((response, sender)) => {
-                let give_back =
-                    matches!(sender, Sender::Http1(_)).then_some(GiveBack { key, limits });
+                let back = matches!(sender, Sender::Http1(_));
+                let give_back = back.then_some(GiveBack { key, limits });
                 return Ok((response, sender, give_back));
             }
             // A kept connection that died before it took anything: another one,
@@ -452,7 +459,11 @@ async fn send_once(
     }
 }
 
-async fn send_on(
+/// Sends a request and waits for the response's head.
+///
+/// # Errors
+/// hyper's.
+pub(crate) async fn send_on(
     sender: Sender,
     request: Request<UpBody>,
 ) -> Result<(Response<Incoming>, Sender), hyper::Error> {
@@ -477,53 +488,18 @@ impl Call<'_> {
     }
 }
 
-impl Outbound {
-    /// The request for one attempt.
-    fn request(&self, version: Spoken, tls: bool, body: UpBody) -> Option<Request<UpBody>> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.headers_mut() = self.headers.clone();
-        match version {
-            Spoken::Http1 => {
-                let headers = request.headers_mut();
-                headers.insert(HOST, self.authority.clone());
-                if headers.contains_key(http::header::UPGRADE) {
-                    let value = HeaderValue::from_static("upgrade");
-                    headers.insert(http::header::CONNECTION, value);
-                }
-                let mut parts = http::uri::Parts::default();
-                parts.path_and_query = Some(self.target.clone());
-                *request.uri_mut() = Uri::from_parts(parts).ok()?;
-            }
-            Spoken::Http2 => {
-                let mut parts = http::uri::Parts::default();
-                let scheme = if tls { Scheme::HTTPS } else { Scheme::HTTP };
-                parts.scheme = Some(scheme);
-                parts.authority = Some(Authority::try_from(self.authority.as_bytes()).ok()?);
-                parts.path_and_query = Some(self.target.clone());
-                *request.uri_mut() = Uri::from_parts(parts).ok()?;
-                *request.version_mut() = Version::HTTP_2;
-            }
-        }
-        Some(request)
-    }
-}
-
-fn hop(
-    call: &Call<'_>,
+/// Where a connection for a place goes and what is put around it.
+///
+/// # Errors
+/// Why nothing can be sent there.
+pub(crate) fn hop_to(
+    target: Option<&Target>,
     settings: &Settings,
-    place: &Place,
+    (endpoint, port): (&Endpoint, u16),
     version: Spoken,
 ) -> Result<Hop, String> {
-    let endpoint = &place.endpoint;
     let ip = endpoint.addresses.first().ok_or("no address")?;
-    let address = SocketAddr::new(*ip, place.port);
-    let tls = match call
-        .chosen
-        .target
-        .as_ref()
-        .and_then(|target| target.tls.as_ref())
-    {
+    let tls = match target.and_then(|target| target.tls.as_ref()) {
         None => None,
         Some(Ok(tls)) => Some(Arc::clone(tls)),
         Some(Err(error)) => return Err(error.to_string()),
@@ -532,26 +508,43 @@ fn hop(
         Spoken::Http1 => Alpn::Http1,
         Spoken::Http2 => Alpn::Http2,
     };
-    let inner = call.inner;
-    let proxy = (settings.policy.proxy_protocol > 0).then(|| ProxyHeader {
-        version: settings.policy.proxy_protocol,
-        source: inner.source,
-        destination: inner.dialled,
-    });
-    let gateway = &call.config.gateway;
     Ok(Hop {
-        address,
+        address: SocketAddr::new(*ip, port),
         hbone: endpoint.hbone.then(|| identity(endpoint)),
         tls,
         alpn,
-        proxy,
-        connect_timeout: settings
-            .policy
-            .pool
-            .connect_timeout
-            .unwrap_or(gateway.connect_timeout),
+        proxy: None,
+        connect_timeout: settings.policy.pool.connect_timeout.unwrap_or(CONNECT),
         forwarded: String::new(),
     })
+}
+
+/// A connection, kept or new, with what is needed to keep it. True: it is new.
+///
+/// # Errors
+/// See [`DialFailure`].
+pub(crate) async fn connection_to(
+    worker: &Worker,
+    target: Option<&Target>,
+    settings: &Settings,
+    hop: &Hop,
+    version: Spoken,
+) -> Result<(Sender, ConnKey, PoolLimits, bool), DialFailure> {
+    let key = ConnKey {
+        address: hop.address,
+        hbone: hop.hbone.clone(),
+        tls: hop.tls.clone(),
+        version,
+        client: hop.proxy.map(|header| header.source),
+    };
+    let limits = limits(settings);
+    if let Some(sender) = worker.conns.reuse(&key, limits) {
+        return Ok((sender, key, limits, false));
+    }
+    let held = target.map(|target| target.cluster.try_connection());
+    let held = held.transpose().map_err(|_| DialFailure::Overflow)?;
+    let sender = worker.conns.open(&worker.dialer, &key, hop, held).await?;
+    Ok((sender, key, limits, true))
 }
 
 /// The address that the client dialled, as an endpoint of which nothing else is
@@ -594,6 +587,14 @@ pub(crate) fn identity(endpoint: &Endpoint) -> Arc<[ambit_types::SpiffeId]> {
     endpoint.identity.iter().cloned().collect()
 }
 
+/// Says how long the backend has, where it has a bound (1.6).
+fn expected_timeout(call: &mut Call<'_>, deadline: Option<Instant>) {
+    let Some(at) = deadline else { return };
+    let left = at.saturating_duration_since(Instant::now()).as_millis();
+    let left = HeaderValue::from(u64::try_from(left).unwrap_or(u64::MAX));
+    call.outbound.headers.insert(EXPECTED_TIMEOUT, left);
+}
+
 fn limits(settings: &Settings) -> PoolLimits {
     let pool = &settings.policy.pool;
     PoolLimits {
@@ -606,5 +607,8 @@ fn limits(settings: &Settings) -> PoolLimits {
     }
 }
 
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+/// Where nothing else was said.
+const CONNECT: Duration = Duration::from_secs(10);
 /// Streams of one HTTP/2 connection to an endpoint before another is opened.
 const DEFAULT_STREAMS: usize = 100;

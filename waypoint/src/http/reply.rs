@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use ambit_observe::ResponseFlag;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -23,40 +24,33 @@ pub(crate) enum Flag {
     Timeout,
     Overflow,
     RetriesExhausted,
-    IdleTimeout,
     DownstreamProtocol,
     DownstreamClosed,
     ExtAuthz,
     DelayInjected,
     FaultInjected,
     RateLimited,
-    Overloaded,
-    MaxDuration,
 }
 
-impl Flag {
-    /// As in the access log and in metrics.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::NoRoute => "NR",
-            Self::NoCluster => "NC",
-            Self::NoHealthy => "UH",
-            Self::ConnectFailure => "UF",
-            Self::UpstreamClosed => "UC",
-            Self::UpstreamReset => "UR",
-            Self::UpstreamProtocol => "UPE",
-            Self::Timeout => "UT",
-            Self::Overflow => "UO",
-            Self::RetriesExhausted => "URX",
-            Self::IdleTimeout => "SI",
-            Self::DownstreamProtocol => "DPE",
-            Self::DownstreamClosed => "DC",
-            Self::ExtAuthz => "UAEX",
-            Self::DelayInjected => "DI",
-            Self::FaultInjected => "FI",
-            Self::RateLimited => "RL",
-            Self::Overloaded => "OM",
-            Self::MaxDuration => "UMSDR",
+impl From<Flag> for ResponseFlag {
+    fn from(flag: Flag) -> Self {
+        match flag {
+            Flag::NoRoute => Self::NoRoute,
+            Flag::NoCluster => Self::NoCluster,
+            Flag::NoHealthy => Self::NoHealthyUpstream,
+            Flag::ConnectFailure => Self::UpstreamConnect,
+            Flag::UpstreamClosed => Self::UpstreamClosed,
+            Flag::UpstreamReset => Self::UpstreamReset,
+            Flag::UpstreamProtocol => Self::UpstreamProtocol,
+            Flag::Timeout => Self::UpstreamTimeout,
+            Flag::Overflow => Self::UpstreamOverflow,
+            Flag::RetriesExhausted => Self::RetryLimit,
+            Flag::DownstreamProtocol => Self::DownstreamProtocol,
+            Flag::DownstreamClosed => Self::DownstreamClosed,
+            Flag::ExtAuthz => Self::ExtAuthz,
+            Flag::DelayInjected => Self::DelayInjected,
+            Flag::FaultInjected => Self::FaultInjected,
+            Flag::RateLimited => Self::RateLimited,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ambit_hbone::Tunnel;
 use ambit_net::{Chunk, DuplexIo};
+use ambit_telemetry::EndLabels;
 use ambit_types::SpiffeId;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -17,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tracing::debug;
 
 use super::body::DownBody;
+use super::guard::Guard;
 use super::request;
 use crate::destination::Destination;
 use crate::node::Worker;
@@ -35,11 +37,13 @@ pub(crate) struct Inner {
     pub(crate) dialled: SocketAddr,
     pub(crate) destination: Destination,
     pub(crate) spoken: Spoken,
+    /// Of the client, for metrics.
+    pub(crate) labels: Arc<EndLabels>,
 }
 
 /// Serves an inner connection to its end.
 pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>) {
-    let io = TokioIo::new(DuplexIo::with_read(tunnel, read));
+    let io = DuplexIo::with_read(tunnel, read);
     let worker = Arc::clone(&inner.worker);
     let limits = worker.node.config.load().gateway.limits;
     let drain = worker.drain.clone();
@@ -58,7 +62,7 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PONG)
-            .serve_connection(io, service);
+            .serve_connection(TokioIo::new(io), service);
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -73,7 +77,7 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
             .header_read_timeout(limits.header_timeout)
             .max_headers(limits.header_count)
             .max_buf_size(buffer(limits.header_bytes))
-            .serve_connection(io, service)
+            .serve_connection(TokioIo::new(Guard::new(io)), service)
             .with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {

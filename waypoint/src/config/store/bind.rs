@@ -1,13 +1,17 @@
 //! Binds routes and policies to the ports of frontends and pods.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use ambit_jwt::Authenticator;
 use ambit_policy::http::HttpPolicies;
 use ambit_proto::waypoint as pb;
 use ambit_route::Routes;
+use ambit_telemetry::ServiceLabels;
 use ambit_types::NamespacedHostname;
-use ambit_upstream::Endpoint;
+use ambit_upstream::{Endpoint, RateLimit};
 use rpds::HashTrieMapSync;
+use tracing::warn;
 
 use super::super::frontend::{Frontend, Pod, Port, block, protocol};
 use super::super::{Block, Key, ip};
@@ -54,6 +58,8 @@ impl Store {
                     declared,
                     upstream,
                     policies: self.policies(Some(&host), number),
+                    authenticator: self.authenticator(Some(&host), number, None),
+                    limits: self.port_limits(key, number),
                 }))
             })
             .collect();
@@ -63,7 +69,24 @@ impl Store {
             Some(routes) => Arc::clone(routes),
             None => Arc::new(Routes::new(key)),
         };
+        let telemetry = match &message.telemetry {
+            None => Arc::clone(&self.config.gateway.telemetry),
+            Some(own) => match self.config.gateway.telemetry.overlaid(own) {
+                Ok(telemetry) => Arc::new(telemetry),
+                Err(error) => {
+                    warn!(frontend = %key, %error, "telemetry stays the gateway's");
+                    Arc::clone(&self.config.gateway.telemetry)
+                }
+            },
+        };
+        let labels = ServiceLabels {
+            hostname: message.hostname.as_str().into(),
+            namespace: message.namespace.as_str().into(),
+            name: message.name.as_str().into(),
+        };
         Frontend {
+            telemetry,
+            labels: Arc::new(labels),
             key: Arc::clone(key),
             message,
             host,
@@ -87,6 +110,42 @@ impl Store {
             }
         }
         bound
+    }
+
+    fn authenticator(
+        &self,
+        host: Option<&NamespacedHostname>,
+        port: u16,
+        uid: Option<&str>,
+    ) -> Authenticator {
+        Authenticator::bind(self.authentications.values(), host, port, uid)
+    }
+
+    /// Rate limits that may hold for a port: their routes are looked at later.
+    fn port_limits(&self, key: &str, port: u16) -> Vec<Arc<RateLimit>> {
+        let holds = |limit: &&Arc<RateLimit>| {
+            limit.targets.is_empty()
+                || limit.targets.iter().any(|target| {
+                    (target.frontend.is_empty() || *target.frontend == *key)
+                        && (target.port == 0 || target.port == port)
+                })
+        };
+        self.limits.values().filter(holds).cloned().collect()
+    }
+
+    /// The keys of all token rules are needed, and no others.
+    pub(super) fn retain_keys(&self) {
+        let mut sources = Vec::new();
+        for frontend in self.config.frontends() {
+            for port in &frontend.ports {
+                sources.extend(port.authenticator.sources().cloned());
+            }
+        }
+        for pod in self.config.pods.values() {
+            sources.extend(pod.authenticator.sources().cloned());
+        }
+        self.keys.cache.retain(sources, Instant::now());
+        self.keys.wake();
     }
 
     /// The addresses of one frontend lead to its new version.
@@ -152,6 +211,7 @@ impl Store {
                 mapped: mapped.collect(),
                 declared: declared.collect(),
                 policies: self.policies(None, 0),
+                authenticator: self.authenticator(None, 0, Some(&endpoint.uid)),
                 message: Arc::clone(message),
             });
             for address in endpoint.addresses.iter().filter_map(|bytes| ip(bytes)) {

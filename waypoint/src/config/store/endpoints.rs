@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ambit_proto::waypoint as pb;
+use ambit_route::{RouteKind, Rule, Semantics};
+use ambit_telemetry::ServiceLabels;
 use ambit_upstream::{Backend as Settled, Cluster, Endpoint};
 use tracing::warn;
 
@@ -16,10 +18,18 @@ impl Store {
     pub(super) fn take_backend(&mut self, name: &str, body: &[u8], touched: &mut Touched) -> Taken {
         let message = decode::<pb::Backend>(body)?;
         let settled = Settled::decode(&message).map_err(refused)?;
+        let default_rule = match &message.default_rule {
+            Some(rule) => Some(
+                Rule::decode(rule, RouteKind::Http, Semantics::ServiceProfile)
+                    .map_err(|error| refused(error))?,
+            ),
+            None => None,
+        };
         let key = backend_key(&message, name);
         let now = Instant::now();
         let old = self.backends.get(&key).and_then(|b| b.service.clone());
-        let service = self.service(&key, message, settled, old.as_deref(), now);
+        let mut service = self.service(&key, message, settled, old.as_deref(), now);
+        service.default_rule = default_rule;
         let entry = self.backends.entry(Arc::clone(&key)).or_default();
         entry.owner = name.to_owned();
         entry.service = Some(Arc::new(service));
@@ -37,6 +47,11 @@ impl Store {
         old: Option<&Service>,
         now: Instant,
     ) -> Service {
+        let labels = Arc::new(ServiceLabels {
+            hostname: message.hostname.as_str().into(),
+            namespace: message.namespace.as_str().into(),
+            name: message.name.as_str().into(),
+        });
         let mut targets = Vec::new();
         for (port, upstream, subset) in Service::shape(&message) {
             let Some(settings) = settled.settings(port, &subset) else {
@@ -65,6 +80,7 @@ impl Store {
                 cluster,
                 upstream,
                 tls,
+                labels: Arc::clone(&labels),
             }));
         }
         Service {
@@ -72,6 +88,7 @@ impl Store {
             message: Arc::new(message),
             backend: Arc::new(settled),
             targets,
+            default_rule: None,
         }
     }
 
@@ -95,6 +112,10 @@ impl Store {
         touched: &mut Touched,
     ) -> Taken {
         let message = decode::<pb::Endpoints>(body)?;
+        let key: Key = match message.hostname.as_str() {
+            "" => name.into(),
+            host => format!("{}/{host}", message.namespace).into(),
+        };
         let mut endpoints = Vec::with_capacity(message.endpoints.len());
         let mut named = Vec::new();
         for endpoint in message.endpoints {
@@ -105,7 +126,8 @@ impl Store {
             let decoded = Endpoint::decode(&endpoint);
             endpoints.push(Arc::new(decoded.map_err(refused)?));
         }
-        let key: Key = name.into();
+        self.endpoint_names
+            .insert(name.to_owned(), Arc::clone(&key));
         let entry = self.backends.entry(Arc::clone(&key)).or_default();
         entry.named = named;
         entry.endpoints = endpoints;
@@ -114,7 +136,9 @@ impl Store {
     }
 
     pub(super) fn drop_endpoints(&mut self, name: &str, touched: &mut Touched) {
-        let key: Key = name.into();
+        let Some(key) = self.endpoint_names.remove(name) else {
+            return;
+        };
         if let Some(entry) = self.backends.get_mut(&key) {
             entry.named.clear();
             entry.endpoints.clear();
