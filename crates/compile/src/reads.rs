@@ -40,6 +40,8 @@ pub(crate) enum Read {
     Workloads(Arc<str>),
     /// The policies that are attached to an object.
     Attached(ObjectKey),
+    /// The policies of a namespace that only a waypoint can enforce and that select workloads.
+    Selecting(Arc<str>),
     /// Which Gateways of a namespace are for service accounts.
     Accounts(Arc<str>),
     /// What holds for the mesh as a whole.

@@ -9,7 +9,7 @@ use ambit_types::NamespacedName;
 
 use super::Ingest;
 use crate::dirty::Unit;
-use crate::input::Gateway;
+use crate::input::{Gateway, Labels};
 use crate::reads::Read;
 use crate::waypoint::attaches;
 
@@ -35,6 +35,13 @@ impl Ingest<'_> {
         self.touch(&Read::Kind(key.kind, Arc::clone(&key.namespace)));
         self.attach(key, was.as_ref(), false);
         self.attach(key, is.as_ref(), true);
+        let selects = [was.as_ref(), is.as_ref()].map(|object| object.and_then(selector));
+        if let [before, now] = selects
+            && before != now
+        {
+            self.store.objects.select(key, now);
+            self.touch(&Read::Selecting(Arc::clone(&key.namespace)));
+        }
         if key.kind == Kind::Gateway {
             self.gateway(key, was.as_ref(), is.as_ref());
         }
@@ -128,6 +135,29 @@ fn targets(key: &ObjectKey, policy: &Object) -> Vec<ObjectKey> {
         .into_iter()
         .filter_map(|reference| attaches(reference, &key.namespace));
     targets.collect()
+}
+
+/// What a policy selects that refuses, and that node proxies don't know at all. Of those with HTTP rules, they get
+/// what stands in (`waypoint::stand_in`).
+fn selector(policy: &Object) -> Option<Labels> {
+    let (selector, targets) = match policy {
+        Object::AuthorizationPolicy(policy)
+            if refuses(policy) && policy.spec.action == Action::Custom =>
+        {
+            let spec = &policy.spec;
+            let targets = spec.target_ref.is_some() || !spec.target_refs.is_empty();
+            (spec.selector.as_ref(), targets)
+        }
+        Object::RequestAuthentication(policy) => {
+            let spec = &policy.spec;
+            let targets = spec.target_ref.is_some() || !spec.target_refs.is_empty();
+            (spec.selector.as_ref(), targets)
+        }
+        _ => return None,
+    };
+    // Without a selector, it is about all of the namespace.
+    let labels = selector.map(|selector| Labels::of(&selector.match_labels));
+    (!targets).then(|| labels.unwrap_or_default())
 }
 
 fn refuses(policy: &AuthorizationPolicy) -> bool {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use ambit_kube::{Kind, Located, Object, ObjectKey};
 
+use crate::input::Labels;
+
 /// Objects by kind, namespace and name. Not pods, nodes and slices, of which there are many: those are kept as far as
 /// they are read.
 #[derive(Debug, Default)]
@@ -13,6 +15,8 @@ pub(crate) struct Objects {
     tables: BTreeMap<(Kind, Arc<str>), Table>,
     /// What policies are attached to an object, by reference.
     attached: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// Policies of a namespace that only a waypoint can enforce and that select workloads, with what they select.
+    selecting: HashMap<Arc<str>, BTreeMap<ObjectKey, Labels>>,
 }
 
 /// Objects by name.
@@ -98,6 +102,25 @@ impl Objects {
                 self.attached.remove(&target);
             }
         }
+    }
+
+    /// Notes what a policy that only a waypoint can enforce selects; none if it doesn't, or is gone.
+    pub(crate) fn select(&mut self, policy: &ObjectKey, labels: Option<Labels>) {
+        let policies = self.selecting.entry(Arc::clone(&policy.namespace));
+        let policies = policies.or_default();
+        match labels {
+            Some(labels) => policies.insert(policy.clone(), labels),
+            None => policies.remove(policy),
+        };
+        if policies.is_empty() {
+            self.selecting.remove(&policy.namespace);
+        }
+    }
+
+    /// What policies of a namespace select that only a waypoint can enforce.
+    pub(crate) fn selecting(&self, namespace: &str) -> impl Iterator<Item = &Labels> {
+        let policies = self.selecting.get(namespace).into_iter();
+        policies.flat_map(BTreeMap::values)
     }
 
     /// The policies that name an object as their target.

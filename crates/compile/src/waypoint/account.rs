@@ -103,3 +103,23 @@ fn accounts(store: &Store, namespace: &str, host: &str) -> BTreeSet<Option<Arc<s
     }
     accounts
 }
+
+/// The labels of the workloads that a service selects.
+pub(super) fn members<'a>(store: &'a Store, namespace: &str, host: &str) -> Vec<&'a Labels> {
+    let (Some(space), Some(owner)) = (store.space(namespace), store.host_owner(namespace, host))
+    else {
+        return Vec::new();
+    };
+    let selector = match owner {
+        HostOwner::Service(name) => space.services.get(name).map(|of| &of.object.selector),
+        HostOwner::Entry(_, entry) => entry.selector.as_ref(),
+    };
+    let Some(selector) = selector else {
+        return Vec::new();
+    };
+    let pods = space.pods.values().map(|pod| &pod.object);
+    let pods = pods.filter(|pod| !pod.terminal).map(|pod| &pod.labels);
+    let entries = space.workloads.values().map(|entry| &entry.object.labels);
+    let all = pods.chain(entries);
+    all.filter(|labels| selector.selects_some(labels)).collect()
+}

@@ -14,6 +14,7 @@ use super::binding::{
 use super::protocol;
 use crate::facts::ServiceFact;
 use crate::input::{Labels, Visibility};
+use crate::reads::Read;
 use crate::store::{HostOwner, Store};
 use crate::view::View;
 
@@ -105,7 +106,7 @@ fn fact(
         object: key,
     };
     Some(ServiceFact {
-        guarded: guarded(view, &binding, &info),
+        guarded: guarded(view, &binding, &info) || selected(view, &binding, &info),
         ingress: ingress(view, &info.namespace, &labels),
         info: Arc::new(info),
         binding,
@@ -215,6 +216,23 @@ fn guarded(view: &View<'_>, binding: &Binding, info: &ServiceInfo) -> bool {
     }
     let gateway = ObjectKey::new(Kind::Gateway, &*at.namespace, &*at.name);
     view.guards(&info.object) || view.guards(&gateway) || binding.bound().any(|fact| fact.guarded)
+}
+
+/// Whether a policy that only the waypoint can enforce selects workloads of a service that has one.
+fn selected(view: &View<'_>, binding: &Binding, info: &ServiceInfo) -> bool {
+    let served = binding.outcome == Outcome::Bound && !binding.bypass;
+    if !served || info.kind == ServiceKind::Headless {
+        return false;
+    }
+    let namespace = &info.namespace;
+    view.note(Read::Selecting(Arc::clone(namespace)));
+    let mut policies = view.store.objects.selecting(namespace).peekable();
+    if policies.peek().is_none() {
+        return false;
+    }
+    view.note(Read::Workloads(Arc::clone(namespace)));
+    let members = super::account::members(view.store, namespace, &info.hostname);
+    policies.any(|selector| members.iter().any(|labels| selector.selects(labels)))
 }
 
 fn ingress(view: &View<'_>, namespace: &str, labels: &Labels) -> bool {

@@ -62,7 +62,7 @@ impl StandIn {
                 }]));
                 message
             }),
-            Action::Deny | Action::Custom => {
+            Action::Deny => {
                 let mut message = own.unwrap_or_else(|| Authorization {
                     name: sent_name(&key.name),
                     namespace: key.namespace.to_string(),
@@ -86,7 +86,8 @@ impl StandIn {
                 }
                 Some(message)
             }
-            Action::Audit => own,
+            // What these refuse, node proxies don't know at all: the services are guarded (`service::selected`).
+            Action::Audit | Action::Custom => own,
         }
     }
 }

@@ -310,7 +310,7 @@ fn authorization_policy() -> impl Strategy<Value = Value> {
         json!([{"to": [{"operation": {"methods": ["GET"], "ports": ["80"]}}]}]),
         json!([{"when": [{"key": "source.ip", "values": ["10.0.0.0/8"]}]}]),
     ]);
-    let action = select(vec!["ALLOW", "DENY", "AUDIT"]);
+    let action = select(vec!["ALLOW", "DENY", "AUDIT", "CUSTOM"]);
     let rev = option::of(Just("other"));
     let targets = option::of(waypoints::targets());
     (namespace(), name(), selector(), rules, action, (rev, targets)).prop_map(|(namespace, name, selector, rules, action, (rev, targets))| {
@@ -318,7 +318,7 @@ fn authorization_policy() -> impl Strategy<Value = Value> {
         json!({
             "kind": "AuthorizationPolicy",
             "metadata": {"name": name, "namespace": namespace, "labels": rev.map(|rev| json!({"istio.io/rev": rev}))},
-            "spec": {"selector": selector, "targetRefs": targets, "rules": rules, "action": action},
+            "spec": {"selector": selector, "targetRefs": targets, "rules": rules, "action": action, "provider": (action == "CUSTOM").then(|| json!({"name": "opa"}))},
         })
     })
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
-use super::{created, labels, name, namespace, read, versioned};
+use super::{created, labels, name, namespace, read, selector, versioned};
 
 /// Labels of objects that ask for a waypoint, or are pods of one.
 pub(super) fn asks() -> impl Strategy<Value = Value> {
@@ -168,12 +168,15 @@ fn destination_rule() -> impl Strategy<Value = Value> {
 }
 
 fn request_authentication() -> impl Strategy<Value = Value> {
-    (namespace(), name(), targets()).prop_map(|(namespace, name, targets)| {
+    let targets = option::of(targets());
+    (namespace(), name(), targets, selector()).prop_map(|(namespace, name, targets, selector)| {
+        let selector = if targets.is_some() { Value::Null } else { selector };
         json!({
             "kind": "RequestAuthentication",
             "metadata": {"name": name, "namespace": namespace},
             "spec": {
                 "targetRefs": targets,
+                "selector": selector,
                 "jwtRules": [{"issuer": "https://issuer.test", "jwksUri": "https://issuer.test/keys"}],
             },
         })
