@@ -24,6 +24,11 @@ pub(super) fn authorization(view: &View<'_>, about: About<'_, PolicyEntry>) -> O
     let mut output = waypoint::authorization(view, about.key).unwrap_or_default();
     let PolicyEntry { kept, .. } = &about.object.object;
     if matches!(kept.in_force(), Policy::NotEnforced(NotEnforced::Targets)) {
+        output.diagnostics.extend(refusal(
+            &about,
+            kept,
+            "the waypoint denies everything that it is attached to",
+        ));
         return output;
     }
     if !kept.faults().is_empty() {

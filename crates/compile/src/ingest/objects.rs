@@ -10,7 +10,9 @@ use ambit_types::NamespacedName;
 use super::Ingest;
 use crate::dirty::Unit;
 use crate::input::{Gateway, Labels};
+use crate::policy::Policy;
 use crate::reads::Read;
+use crate::store::Objects;
 use crate::waypoint::attaches;
 
 impl Ingest<'_> {
@@ -22,11 +24,17 @@ impl Ingest<'_> {
         }
         let existed = known.is_some();
         let exists = new.is_some();
-        let (was, is) = (
-            known.map(|known| known.object.clone()),
-            new.as_ref().map(|new| new.object.clone()),
-        );
+        let in_force = |objects: &Objects| objects.in_force(key).map(|of| of.object.clone());
+        let was = in_force(&self.store.objects);
+        match &new {
+            Some(new) if self.is_good(key, &new.object) => {
+                self.store.objects.keep_good(key, Some(new.clone()));
+            }
+            Some(_) => {}
+            None => self.store.objects.keep_good(key, None),
+        }
         self.store.objects.replace(key, new);
+        let is = in_force(&self.store.objects);
         if existed != exists {
             self.count(key, exists);
             self.touch(&Read::Spaces(key.kind));
@@ -46,6 +54,18 @@ impl Ingest<'_> {
             self.gateway(key, was.as_ref(), is.as_ref());
         }
         self.dirty.object(key.clone());
+    }
+
+    /// Whether a policy can be used as it is written; other kinds have no last good form here.
+    fn is_good(&self, key: &ObjectKey, object: &Object) -> bool {
+        match object {
+            Object::AuthorizationPolicy(policy) => {
+                let dry_runs = self.store.settings.dry_run_policies;
+                Policy::read(policy, &key.namespace, dry_runs).is_ok()
+            }
+            Object::RequestAuthentication(_) => true,
+            _ => false,
+        }
     }
 
     /// Marks whoever asked this.

@@ -13,6 +13,8 @@ use crate::input::Labels;
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
     tables: BTreeMap<(Kind, Arc<str>), Table>,
+    /// Policies in the form in which they were good last (design D4).
+    good: HashMap<ObjectKey, Located<Object>>,
     /// What policies are attached to an object, by reference.
     attached: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// Policies of a namespace that only a waypoint can enforce and that select workloads, with what they select.
@@ -89,6 +91,19 @@ impl Objects {
                 old
             }
         }
+    }
+
+    /// An object in the form that is in force: as written, or as it was good last.
+    pub(crate) fn in_force(&self, key: &ObjectKey) -> Option<&Located<Object>> {
+        self.good.get(key).or_else(|| self.get(key))
+    }
+
+    /// Notes the form in which a policy is good; none when it is gone.
+    pub(crate) fn keep_good(&mut self, key: &ObjectKey, good: Option<Located<Object>>) {
+        match good {
+            Some(good) => self.good.insert(key.clone(), good),
+            None => self.good.remove(key),
+        };
     }
 
     /// Notes that a policy attaches to an object, or no longer does.

@@ -8,6 +8,8 @@ use ambit_proto::waypoint::Backend;
 use ambit_translate::{ServiceInfo, gateway_api, istio, linkerd, security, telemetry};
 
 use super::{status, translated};
+use crate::about::About;
+use crate::codes;
 use crate::outputs::Output;
 use crate::view::View;
 
@@ -48,7 +50,7 @@ pub(crate) fn object(view: &View<'_>, key: &ObjectKey) -> Option<Output> {
             let routes = linkerd::traffic_split(&with(located, split), view);
             translated::routes(view, of, routes, istio::route_name)
         }
-        _ => return policy(view, of, located),
+        _ => return policy(view, of, view.store.objects.in_force(key)?),
     })
 }
 
@@ -77,7 +79,9 @@ fn policy(
         }
         Object::RequestAuthentication(policy) => {
             let bound = security::authentication(&with(located, policy), view);
-            translated::policies(view, of, bound)
+            let mut output = translated::policies(view, of, bound);
+            output.diagnostics.extend(last_good(view, key));
+            output
         }
         Object::LocalRateLimit(limit) => {
             let bound = security::local_rate_limit(&with(located, limit), view);
@@ -103,9 +107,22 @@ fn policy(
     })
 }
 
+/// That an authentication policy isn't in force as it is written.
+fn last_good(view: &View<'_>, key: &ObjectKey) -> Option<Problem> {
+    let object = view.store.raw(key)?;
+    let broken = matches!(object.object, Object::Broken(_));
+    let message = "the policy is refused as it is written now; its last good form stays in force";
+    broken.then(|| {
+        let about = About { key, object };
+        let told = about.warning(codes::POLICY_LAST_GOOD, "", message);
+        told.remedy("correct the policy")
+    })
+}
+
 /// An authorization policy to the waypoints that enforce it.
 pub(crate) fn authorization(view: &View<'_>, key: &ObjectKey) -> Option<Output> {
-    let located = view.store.raw(key)?;
+    view.store.raw(key)?;
+    let located = view.store.objects.in_force(key)?;
     let generation = |meta: &ObjectMeta| meta.generation;
     let of = (key, located.object.metadata().and_then(generation));
     match &located.object {

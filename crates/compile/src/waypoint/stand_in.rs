@@ -26,7 +26,8 @@ pub(crate) struct StandIn {
 
 /// Whether a waypoint enforces a policy with a selector.
 pub(crate) fn stand_in(view: &View<'_>, key: &ObjectKey) -> Option<StandIn> {
-    let located = view.store.raw(key)?;
+    view.store.raw(key)?;
+    let located = view.store.objects.in_force(key)?;
     let Object::AuthorizationPolicy(policy) = &located.object else {
         return None;
     };
