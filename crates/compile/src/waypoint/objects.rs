@@ -22,6 +22,7 @@ pub(crate) fn object(view: &View<'_>, key: &ObjectKey) -> Option<Output> {
     );
     Some(match &located.object {
         Object::Gateway(gateway) => status::gateway(view, key, gateway),
+        Object::GatewayClass(class) => status::gateway_class(class),
         Object::HttpRoute(route) => {
             let route = gateway_api::http_route(&with(located, route), view);
             translated::routes(view, of, route, gateway_api::route_name)

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use ambit_kube::gateway::Gateway;
+use ambit_kube::gateway::{Gateway, GatewayClass};
 use ambit_kube::{Kind, Object, ObjectKey, Problem};
 use ambit_types::NamespacedName;
 
 use super::binding::{Ask, Asker, Binding, Canary, Level, Outcome, USE_WAYPOINT, asked, bind};
-use super::gateway::{Destination, HBONE_PORT, WaypointFact, is_waypoint_class};
+use super::gateway::{CONTROLLER, Destination, HBONE_PORT, WaypointFact, is_waypoint_class};
 use super::service::bypass;
 use crate::about::About;
 use crate::codes;
@@ -225,6 +225,19 @@ pub(crate) fn namespace_problem(view: &View<'_>, about: &About<'_, Namespace>) -
     (binding.outcome != Outcome::WrongType)
         .then(|| problems(about, &binding))
         .flatten()
+}
+
+/// The status of a class of our controller (5.4); others' are theirs.
+pub(super) fn gateway_class(class: &GatewayClass) -> Output {
+    let ours = class.spec.controller_name == CONTROLLER;
+    let generation = class.metadata.generation.map(Generation::Number);
+    let accepted = Condition::new(kind::ACCEPTED, true, "Accepted")
+        .message("Handled by Istio controller")
+        .observed(generation);
+    Output {
+        status: ours.then(|| Status::of(vec![accepted])).flatten(),
+        ..Output::default()
+    }
 }
 
 /// The status of a Gateway that is a waypoint (5.5).
