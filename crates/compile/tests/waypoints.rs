@@ -182,6 +182,111 @@ fn one_change_costs_one_resource() {
     );
 }
 
+#[test]
+fn with_an_accounts_waypoint_a_pods_address_stands_for_its_services() {
+    let mut compiler = Compiler::new(Settings::default());
+    let text = MESH
+        .replace("{istio.io/use-waypoint: wp}", "{}")
+        .replace("metadata: {name: wp, namespace: shop}, spec: {gatewayClassName", "metadata: {name: wp, namespace: shop, annotations: {istio.io/for-service-account: cart}}, spec: {gatewayClassName");
+    apply(&mut compiler, &text);
+    let snapshot = compiler.snapshot();
+    let pod: pb::Workload = body(&snapshot, pb::POD_TYPE, "Kubernetes//Pod/shop/cart");
+    let port = &pod.ports[0];
+    assert_eq!(
+        (port.port, &*port.frontend, port.service_port),
+        (8080, CART, 80)
+    );
+    assert_eq!(
+        waypoint_of(&snapshot, CART),
+        "shop/wp.shop.svc.cluster.local"
+    );
+    // Another account's service isn't bound, but what the route needs is there.
+    assert_eq!(
+        waypoint_of(&snapshot, "shop/web.shop.svc.cluster.local"),
+        "none"
+    );
+    assert_eq!(
+        told(&snapshot, pb::FRONTEND_TYPE),
+        [format!("{CART} -> shop/wp")]
+    );
+}
+
+#[test]
+fn what_runs_for_a_gateway() {
+    let mut compiler = mesh();
+    let rendered = compiler.rendered()["shop/wp"].clone();
+    assert_eq!(rendered.service.metadata.name.as_deref(), Some("wp"));
+    let labels = rendered.deployment.metadata.labels.as_ref().unwrap();
+    assert_eq!(
+        labels["gateway.istio.io/managed"],
+        "istio.io-mesh-controller"
+    );
+    let template = &rendered.deployment.spec.as_ref().unwrap().template;
+    let pod = template.metadata.as_ref().unwrap().labels.as_ref().unwrap();
+    for (key, value) in [
+        ("gateway.networking.k8s.io/gateway-name", "wp"),
+        (
+            "gateway.networking.k8s.io/gateway-class-name",
+            "ambit-waypoint",
+        ),
+        ("istio.io/dataplane-mode", "none"),
+        ("sidecar.istio.io/inject", "false"),
+        ("service.istio.io/canonical-name", "wp"),
+    ] {
+        assert_eq!(pod[key], value, "{key}");
+    }
+    let spec = rendered.service.spec.as_ref().unwrap();
+    let ports = spec.ports.as_ref().unwrap();
+    let ports: Vec<_> = ports
+        .iter()
+        .map(|port| {
+            (
+                port.name.as_deref().unwrap(),
+                port.port,
+                port.app_protocol.as_deref().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        ports,
+        [("status-port", 15021, "tcp"), ("mesh", 15008, "hbone")]
+    );
+    // Its pods are known for whose they are, by label or by account.
+    assert_eq!(
+        compiler.waypoint_of_pod("shop", "wp-1").as_deref(),
+        Some("shop/wp")
+    );
+    assert_eq!(compiler.waypoint_of_pod("shop", "cart"), None);
+    assert_eq!(
+        compiler.waypoint_of_account("shop", "wp").as_deref(),
+        Some("shop/wp")
+    );
+    let gone = compiler.apply([Change::Delete(ObjectKey::new(Kind::Gateway, "shop", "wp"))]);
+    assert_eq!(gone.rendered["shop/wp"], None);
+    let snapshot = compiler.snapshot();
+    assert!(snapshot.waypoint.iter().all(Vec::is_empty));
+    assert_eq!(
+        waypoint_of(&snapshot, CART),
+        "shop/wp.shop.missing.waypoint.invalid"
+    );
+}
+
+#[test]
+fn routes_have_a_status_for_each_parent() {
+    let compiler = mesh();
+    let key = ObjectKey::new(Kind::HttpRoute, "shop", "cart");
+    let status = serde_json::to_value(&compiler.statuses()[&key]).unwrap();
+    let parent = &status["parents"][0];
+    assert_eq!(parent["parentRef"]["name"], "cart");
+    assert_eq!(parent["controllerName"], "istio.io/gateway-controller");
+    let conditions = parent["conditions"].as_array().unwrap();
+    let accepted = conditions
+        .iter()
+        .find(|of| of["type"] == "Accepted")
+        .unwrap();
+    assert_eq!(accepted["status"], "True");
+}
+
 /// 5,000 routes, each for a service of its own, with all kinds of what else there may be in the namespace.
 #[test]
 fn among_thousands_of_routes_a_change_of_one_costs_one() {
