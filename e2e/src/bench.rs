@@ -3,8 +3,10 @@
 //!
 //! Prints medians and ratios. It judges nothing: machines are noisy.
 
+mod envoy;
 mod memory;
 mod speed;
+mod waypoint;
 
 use std::path::PathBuf;
 
@@ -37,12 +39,43 @@ impl Length {
     }
 }
 
-/// Measures, and prints tables. With `peer`, another proxy program is measured
-/// in a second mesh in the same run.
+/// What is measured.
+#[derive(Debug)]
+pub struct Plan {
+    /// How much.
+    pub length: Length,
+    /// Another node proxy, measured in a second mesh in the same run.
+    pub peer: Option<PathBuf>,
+    /// An Envoy, measured as a waypoint in the same mesh as ours.
+    pub envoy: Option<PathBuf>,
+    /// Leave out the other part.
+    pub only: Option<Part>,
+}
+
+/// A part of the benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The tunnel between node proxies.
+    Tunnel,
+    /// The waypoint.
+    Waypoint,
+}
+
+/// Measures, and prints tables.
 ///
 /// # Errors
 /// If a mesh can't be brought up or a load fails.
-pub async fn run(length: Length, peer: Option<PathBuf>) -> Result<()> {
+pub async fn run(plan: Plan) -> Result<()> {
+    if plan.only != Some(Part::Waypoint) {
+        tunnel(plan.length, plan.peer).await?;
+    }
+    if plan.only != Some(Part::Tunnel) {
+        waypoint::compare(plan.envoy, plan.length).await?;
+    }
+    Ok(())
+}
+
+async fn tunnel(length: Length, peer: Option<PathBuf>) -> Result<()> {
     let ours = start(None).await?;
     let theirs = match &peer {
         Some(program) => Some(start(Some(program.clone())).await?),

@@ -5,6 +5,7 @@ use std::path::Path;
 use ambit_e2e::{Options, conformance, programs, scenario};
 use anyhow::Result;
 
+#[allow(clippy::print_stdout, reason = "says what holds")]
 /// Runs the scenarios of one file, all of them, and fails with all that fail.
 fn scenarios(file: &'static str) {
     let mut options = Options::shop();

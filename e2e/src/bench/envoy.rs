@@ -71,7 +71,7 @@ fn write_credentials(place: &Place<'_>) -> Result<()> {
 
 fn configuration(place: &Place<'_>) -> Value {
     let numbered = || place.backends.iter().enumerate();
-    let mut listeners = vec![terminate(place), inner()];
+    let mut listeners = vec![terminate(place), inner(), readiness()];
     listeners.extend(numbered().map(|(at, to)| originate(at, *to)));
     let endpoints: Vec<_> = numbered()
         .map(|(at, _)| internal_endpoint(&originate_name(at), Some(at)))
@@ -173,6 +173,16 @@ fn inner() -> Value {
         "name": "main_internal",
         "internal_listener": {},
         "filter_chains": [{"filters": [manager("inner", routes, more)]}],
+    })
+}
+
+/// What the kubelet asks.
+fn readiness() -> Value {
+    let routes = json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]);
+    json!({
+        "name": "readiness",
+        "address": {"socket_address": {"address": "0.0.0.0", "port_value": 15021}},
+        "filter_chains": [{"filters": [manager("readiness", routes, json!({}))]}],
     })
 }
 

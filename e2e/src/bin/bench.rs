@@ -1,11 +1,12 @@
 //! `make bench`: measures the mesh. `QUICK=1` is short; `BENCH_PEER=PROGRAM`
-//! also measures another ztunnel in the same run.
+//! also measures another ztunnel in the same run, `BENCH_ENVOY=PROGRAM` an Envoy
+//! as a waypoint; `BENCH_ONLY=tunnel|waypoint` leaves out the other part.
 
 use std::path::PathBuf;
 
-use ambit_e2e::bench::{self, Length};
+use ambit_e2e::bench::{self, Length, Part, Plan};
 use ambit_e2e::privilege;
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 fn main() -> Result<()> {
     privilege::acquire()?;
@@ -19,8 +20,16 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(bench::run(
+    let only = match variable("BENCH_ONLY").as_deref() {
+        None | Some("") => None,
+        Some("tunnel") => Some(Part::Tunnel),
+        Some("waypoint") => Some(Part::Waypoint),
+        Some(other) => bail!("BENCH_ONLY={other}: tunnel or waypoint"),
+    };
+    runtime.block_on(bench::run(Plan {
         length,
-        variable("BENCH_PEER").map(PathBuf::from),
-    ))
+        peer: variable("BENCH_PEER").map(PathBuf::from),
+        envoy: variable("BENCH_ENVOY").map(PathBuf::from),
+        only,
+    }))
 }

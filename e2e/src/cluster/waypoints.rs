@@ -50,8 +50,11 @@ pub struct WaypointPod {
 #[derive(Clone)]
 pub struct WaypointProgram(
     /// The choice.
-    pub Arc<dyn Fn(&WaypointPod) -> Result<Option<Command>> + Send + Sync>,
+    pub Arc<ChooseProgram>,
 );
+
+/// A pod to the command that runs in it.
+type ChooseProgram = dyn Fn(&WaypointPod) -> Result<Option<Command>> + Send + Sync;
 
 impl fmt::Debug for WaypointProgram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
