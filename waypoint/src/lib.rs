@@ -6,7 +6,8 @@
 //! connections to endpoints, `observer` leaves the record. Around the path:
 //! `settings` (what we were told at start), `config` (what the mesh wants),
 //! `discovery` (where that comes from), `node` (what is shared), `threads`,
-//! `process`, `admin`.
+//! `process`, `admin`, `keys` (of tokens), `resolve` (names of endpoints),
+//! `spans`, `upkeep`, `trim` (idle memory).
 //!
 //! Left out on purpose: decisions (`route`, `policy`, `jwt`, `upstream`),
 //! protocols (`hbone`, `xds`, hyper), names and formats of what is observed
@@ -26,9 +27,12 @@ mod node;
 mod observer;
 mod process;
 mod protocol;
+mod resolve;
+mod spans;
 mod spawn;
 mod tcp;
 mod threads;
+mod trim;
 mod tunnel;
 mod upkeep;
 

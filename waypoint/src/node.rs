@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::dial::{Conns, Dialer};
 use crate::keys::Keys;
 use crate::observer::{Observer, Watch};
+use crate::resolve::Resolver;
 use crate::settings::Settings;
 
 /// The whole process, as a data path sees it.
@@ -26,6 +27,7 @@ pub(crate) struct Node {
     pub(crate) config: Arc<ArcSwap<Config>>,
     pub(crate) certs: CertStore,
     pub(crate) keys: Arc<Keys>,
+    pub(crate) resolver: Arc<Resolver>,
     pub(crate) observer: Observer,
     pub(crate) connections: Gauge,
 }

@@ -11,9 +11,8 @@ use ambit_hbone::Baggage;
 use ambit_net::Transfer;
 use ambit_observe::{
     Ends, IstioTags, Record, Recorder, RequestMetrics, RequestProtocol, ResponseFlags, SeriesCache,
-    SpanQueue, Telemetry, server_span,
+    SpanExport, SpanQueue, Telemetry, server_span, span_queue,
 };
-use ambit_runtime::Scope;
 use ambit_telemetry::logging::{Flush, LogWriter};
 use ambit_telemetry::{EndLabels, Metrics, ServiceLabels};
 use ambit_types::SpiffeId;
@@ -58,10 +57,9 @@ const RECENT: usize = 256;
 
 impl Observer {
     /// Starts the access log's writer.
-    pub(crate) fn start(scope: &Scope) -> std::io::Result<(Self, ambit_observe::SpanExport)> {
-        let _ = scope;
+    pub(crate) fn start() -> std::io::Result<(Self, SpanExport)> {
         let (log, flush) = LogWriter::start(std::io::stdout())?;
-        let (spans, export) = ambit_observe::span_queue();
+        let (spans, export) = span_queue();
         let observer = Self {
             metrics: RequestMetrics::default(),
             recorder: Recorder::new(RECENT),
@@ -233,7 +231,7 @@ impl Observer {
             downstream_local: Some(inner.dialled),
             downstream_remote: Some(inner.source),
             peer: Some(&inner.peer),
-            sni: None,
+            sni: inner.sni.as_deref(),
             route: "",
             ends: &ends,
             trace_id: None,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ambit_hbone::{HboneConfig, Pool};
 use ambit_net::{BoundListener, ListenOptions, PodSockets, Transparent};
+use ambit_observe::SpanExport;
 use ambit_runtime::{DrainMode, DrainTrigger, DrainWatch, Env, Readiness, Scope, Signals, drain};
 use ambit_telemetry::logging::{self, Format, LogLevels};
 use ambit_types::Locality;
@@ -25,8 +26,11 @@ use crate::discovery;
 use crate::keys::{self, Keys};
 use crate::node::{Gauge, Node, Worker};
 use crate::observer::Observer;
+use crate::resolve;
 use crate::settings::Settings;
+use crate::spans;
 use crate::threads::{DataThread, DataThreads};
+use crate::trim;
 use crate::upkeep;
 
 /// The whole program: arguments and environment in, exit status out.
@@ -96,13 +100,17 @@ async fn serve(
     let listening = readiness.register("listener");
     admin::serve_readiness(settings, &readiness, &scope).await?;
 
-    let node = node(settings, &scope)?;
+    let (node, export) = node(settings, &scope)?;
     node.certs.prefetch(&node.id);
     let store = Store::new(
         Arc::clone(&node.config),
         Arc::new(local(settings)),
         Arc::clone(&node.keys),
+        Arc::clone(&node.resolver),
     );
+    resolve::start(&node.resolver, &scope);
+    spans::start(&node, export, &scope);
+    scope.spawn("trim", trim::keep_trimmed(readiness.clone()));
     keys::start(&node.keys, &scope);
     upkeep::start(&node, &scope);
     discovery::start(settings, store, configured, Arc::new(NoMetrics), &scope)
@@ -126,19 +134,21 @@ async fn serve(
     Ok(())
 }
 
-fn node(settings: &Arc<Settings>, scope: &Scope) -> anyhow::Result<Arc<Node>> {
+fn node(settings: &Arc<Settings>, scope: &Scope) -> anyhow::Result<(Arc<Node>, SpanExport)> {
     let id = settings.pod.identity().context("our identity")?;
-    let (observer, _export) = Observer::start(scope).context("start the access log")?;
+    let (observer, export) = Observer::start().context("start the access log")?;
     let certs = discovery::certificates(settings, scope).context("certificate client")?;
-    Ok(Arc::new(Node {
+    let node = Node {
         settings: Arc::clone(settings),
         id,
         config: Arc::new(ArcSwap::from_pointee(Config::default())),
         certs,
         keys: Arc::new(Keys::new()),
+        resolver: Arc::default(),
         observer,
         connections: Gauge::default(),
-    }))
+    };
+    Ok((Arc::new(node), export))
 }
 
 /// Where we run, for preferences of locality.

@@ -4,6 +4,8 @@
 //! A protocol in which the server speaks first shows no bytes at all: when the
 //! time is up it is passed on as opaque bytes, so it stalls no longer than that.
 
+mod sni;
+
 use std::future::poll_fn;
 use std::io;
 use std::task::ready;
@@ -38,6 +40,8 @@ pub(crate) enum Spoken {
 pub(crate) struct Sniffed {
     pub(crate) spoken: Spoken,
     pub(crate) read: Option<Chunk>,
+    /// Of a ClientHello, where one was declared.
+    pub(crate) sni: Option<Box<str>>,
 }
 
 /// Reads until it is known what `stream` speaks. `patience` bounds the wait
@@ -52,10 +56,18 @@ pub(crate) async fn sniff<D: Duplex>(
     patience: Duration,
 ) -> io::Result<Sniffed> {
     match declared {
-        Declared::Tcp | Declared::Tls => Ok(Sniffed {
-            spoken: Spoken::Opaque,
-            read: None,
-        }),
+        Declared::Tcp => Ok(Sniffed::new(Spoken::Opaque, Vec::new())),
+        Declared::Tls => {
+            let mut seen = Vec::new();
+            let named = read_server_name(stream, &mut seen);
+            // A client that is slow to say hello goes on without a name.
+            let sni = tokio::time::timeout(HELLO, named).await;
+            let sni = sni.unwrap_or(Ok(None))?;
+            Ok(Sniffed {
+                sni,
+                ..Sniffed::new(Spoken::Opaque, seen)
+            })
+        }
         Declared::Http => {
             let mut seen = Vec::new();
             let known = read_until_known(stream, &mut seen, Declared::Http);
@@ -82,8 +94,49 @@ pub(crate) async fn sniff<D: Duplex>(
 impl Sniffed {
     fn new(spoken: Spoken, seen: Vec<u8>) -> Self {
         let read = (!seen.is_empty()).then(|| Chunk::from(Bytes::from(seen)));
-        Self { spoken, read }
+        Self {
+            spoken,
+            read,
+            sni: None,
+        }
     }
+}
+
+async fn read_server_name<D: Duplex>(
+    stream: &mut D,
+    seen: &mut Vec<u8>,
+) -> io::Result<Option<Box<str>>> {
+    loop {
+        match sni::server_name(seen) {
+            sni::Hello::Name(name) => return Ok(Some(name)),
+            sni::Hello::Nameless => return Ok(None),
+            sni::Hello::Partial if seen.len() > MAX_HELLO => return Ok(None),
+            sni::Hello::Partial => {
+                if !read_more(stream, seen).await? {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+/// Reads what there is; false at the stream's end. The credit for these bytes
+/// goes back when they are taken.
+async fn read_more<D: Duplex>(stream: &mut D, seen: &mut Vec<u8>) -> io::Result<bool> {
+    let chunk = poll_fn(|cx| {
+        ready!(stream.poll_readable(cx))?;
+        stream.poll_read(cx, FIRST_READ)
+    })
+    .await?;
+    let Some(mut chunk) = chunk else {
+        return Ok(false);
+    };
+    while !chunk.is_empty() {
+        let n = chunk.first().len();
+        seen.extend_from_slice(chunk.first());
+        chunk.advance(n);
+    }
+    Ok(true)
 }
 
 async fn read_until_known<D: Duplex>(
@@ -95,23 +148,12 @@ async fn read_until_known<D: Duplex>(
         match judge(seen, declared) {
             Some(spoken) => return Ok(spoken),
             None => {
-                let chunk = poll_fn(|cx| {
-                    ready!(stream.poll_readable(cx))?;
-                    stream.poll_read(cx, FIRST_READ)
-                })
-                .await?;
-                let Some(mut chunk) = chunk else {
+                if !read_more(stream, seen).await? {
                     // Ended: what there is goes on as it is.
                     return Ok(match declared {
                         Declared::Http => Spoken::Http1,
                         _ => Spoken::Opaque,
                     });
-                };
-                // The credit for these bytes goes back when they are taken.
-                while !chunk.is_empty() {
-                    let n = chunk.first().len();
-                    seen.extend_from_slice(chunk.first());
-                    chunk.advance(n);
                 }
             }
         }
@@ -182,6 +224,9 @@ const VERSION: &[u8] = b" HTTP/1.";
 const METHODS: [&[u8]; 9] = [
     b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE",
 ];
+/// Of a ClientHello.
+const HELLO: Duration = Duration::from_secs(5);
+const MAX_HELLO: usize = 18 << 10;
 /// How far the end of a line is looked for.
 const MAX_LINE: usize = 8192;
 /// Longer words aren't methods that anybody uses.

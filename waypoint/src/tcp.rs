@@ -113,22 +113,43 @@ impl Way {
 }
 
 fn authorize(inner: &Inner, found: &Found<'_>) -> Result<(), Refused> {
-    let policies = match found {
-        Found::Service { port, .. } => &port.policies,
-        Found::Workload { pod, .. } => &pod.policies,
-    };
-    let attrs = HttpAttrs {
+    let policies = found.policies();
+    let attrs = attrs(inner, found);
+    // A provider can't be asked about bytes yet: what would have to be asked
+    // isn't let in unasked.
+    if policies.asks_providers() && !policies.custom(&attrs).is_empty() {
+        return Err(Refused::Denied("ext_authz_not_for_tcp".to_owned()));
+    }
+    match policies.evaluate(&attrs).verdict {
+        HttpVerdict::Allow(_) => Ok(()),
+        HttpVerdict::Deny(by) => Err(Refused::Denied(by.to_string())),
+    }
+}
+
+/// The policies that stand in for those of the workload that was picked.
+fn authorize_workload(inner: &Inner, uid: &str) -> Result<(), Refused> {
+    let config = inner.worker.node.config.load_full();
+    let found = inner.destination.find(&config).ok_or(Refused::Gone)?;
+    let policies = found.policies();
+    if !policies.asks_workload() {
+        return Ok(());
+    }
+    let attrs = attrs(inner, &found);
+    match policies.evaluate_workload(uid, &attrs).verdict {
+        HttpVerdict::Allow(_) => Ok(()),
+        HttpVerdict::Deny(by) => Err(Refused::Denied(by.to_string())),
+    }
+}
+
+fn attrs<'a>(inner: &'a Inner, found: &Found<'_>) -> HttpAttrs<'a> {
+    HttpAttrs {
         source_ip: inner.source.ip(),
         remote_ip: None,
         peer: Some(&inner.peer),
         destination_ip: inner.dialled.ip(),
         destination_port: found.service_port(),
-        sni: None,
+        sni: inner.sni.as_deref(),
         http: None,
-    };
-    match policies.evaluate(&attrs).verdict {
-        HttpVerdict::Allow(_) => Ok(()),
-        HttpVerdict::Deny(by) => Err(Refused::Denied(by.to_string())),
     }
 }
 
@@ -150,21 +171,25 @@ fn way(config: &Config, inner: &Inner, found: &Found<'_>) -> Result<Way, Refused
     };
     let namespace = Some(&**inner.peer.namespace());
     let own = (&*frontend.key, port.number, "");
-    let (key, number, subset) = match frontend.routes.find_tcp(port.number, namespace, None) {
-        FoundTcp::NoMatch => return Err(Refused::NoRoute),
-        FoundTcp::Service => own,
-        FoundTcp::Rule(matched) => match matched.rule.choose(&mut rand::rng()) {
-            Choice::Frontend => own,
-            Choice::Refused { .. } => return Err(Refused::NoCluster),
-            Choice::Backend(backend) => {
-                let number = match backend.port {
-                    0 => port.number,
-                    number => number,
-                };
-                (&*backend.service, number, &*backend.subset)
-            }
-        },
-    };
+    let (key, number, subset) =
+        match frontend
+            .routes
+            .find_tcp(port.number, namespace, inner.sni.as_deref())
+        {
+            FoundTcp::NoMatch => return Err(Refused::NoRoute),
+            FoundTcp::Service => own,
+            FoundTcp::Rule(matched) => match matched.rule.choose(&mut rand::rng()) {
+                Choice::Frontend => own,
+                Choice::Refused { .. } => return Err(Refused::NoCluster),
+                Choice::Backend(backend) => {
+                    let number = match backend.port {
+                        0 => port.number,
+                        number => number,
+                    };
+                    (&*backend.service, number, &*backend.subset)
+                }
+            },
+        };
     let service = config.service(key).ok_or(Refused::NoCluster)?;
     let target = service
         .target(number, subset)
@@ -206,6 +231,7 @@ async fn dial(
             let permit = target.cluster.try_connection();
             held.connection = Some(permit.map_err(|_| Refused::Overflow)?);
         }
+        authorize_workload(inner, &endpoint.uid)?;
         let hop = hop(inner, way, &endpoint, port)?;
         flow.endpoint = Some(Arc::clone(&endpoint));
         flow.upstream = Some(hop.address);

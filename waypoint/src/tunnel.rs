@@ -58,6 +58,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, stream: InboundStream, source: So
         dialled,
         destination,
         spoken: sniffed.spoken,
+        sni: sniffed.sni,
         labels,
     };
     match sniffed.spoken {

@@ -34,7 +34,9 @@ async fn a_request_is_explained_by_what_would_decide_it() -> Result<()> {
         }],
     );
     let only = pb::StringMatch {
-        kind: Some(pb::string_match::Kind::Exact("cluster.local/ns/shop/sa/web".to_owned())),
+        kind: Some(pb::string_match::Kind::Exact(
+            "cluster.local/ns/shop/sa/web".to_owned(),
+        )),
         ignore_case: false,
     };
     let policy = pb::Authorization {
@@ -65,7 +67,10 @@ async fn a_request_is_explained_by_what_would_decide_it() -> Result<()> {
     };
     let good = explain(&world, question(support::CLIENT, "/a/b/../x?y=1")).await?;
     assert_eq!(good["path"], "/a/x?y=1");
-    assert_eq!(good["authorization"]["verdict"]["allowed"], true, "{good:#}");
+    assert_eq!(
+        good["authorization"]["verdict"]["allowed"], true,
+        "{good:#}"
+    );
     assert_eq!(good["route"]["rule"], "split", "{good:#}");
     assert_eq!(good["route"]["backends"][0]["weight"], 90);
     let endpoint = &good["route"]["backends"][0]["cluster"]["endpoints"][0];
@@ -74,7 +79,10 @@ async fn a_request_is_explained_by_what_would_decide_it() -> Result<()> {
     let other = explain(&world, question("spiffe://cluster.local/ns/x/sa/y", "/a")).await?;
     let verdict = &other["authorization"]["verdict"];
     assert_eq!(verdict["allowed"], false, "{other:#}");
-    assert_eq!(other["authorization"]["policies"][0]["policy"], "shop/web-only", "{other:#}");
+    assert_eq!(
+        other["authorization"]["policies"][0]["policy"], "shop/web-only",
+        "{other:#}"
+    );
 
     let nowhere = explain(&world, question(support::CLIENT, "/none")).await?;
     assert_eq!(nowhere["route"]["status"], 404);
@@ -86,7 +94,10 @@ async fn a_request_is_explained_by_what_would_decide_it() -> Result<()> {
     let frontends = dump["frontends"].as_array().unwrap();
     assert_eq!(frontends.len(), 2);
     assert_eq!(frontends[0]["origin"]["name"], "cart");
-    assert_eq!(frontends[0]["routes"][0]["rules"][0]["backends"][1]["weight"], 10);
+    assert_eq!(
+        frontends[0]["routes"][0]["rules"][0]["backends"][1]["weight"],
+        10
+    );
     assert!(!dump.to_string().contains("PRIVATE"), "no keys");
     Ok(())
 }
@@ -142,12 +153,14 @@ async fn tokens_are_verified_and_their_claims_decide() -> Result<()> {
         }],
         ..pb::Authentication::default()
     };
-    world
-        .control
-        .publish(res::AUTHENTICATION, &[("shop/jwt", authentication.encode_to_vec())]);
+    world.control.publish(
+        res::AUTHENTICATION,
+        &[("shop/jwt", authentication.encode_to_vec())],
+    );
     let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
     header.kid = Some("k".to_owned());
-    let key = jsonwebtoken::EncodingKey::from_secret(b"secret-of-the-test-that-is-long-enough-for-hmac");
+    let key =
+        jsonwebtoken::EncodingKey::from_secret(b"secret-of-the-test-that-is-long-enough-for-hmac");
     let claims = json!({ "iss": "issuer.test", "sub": "me", "exp": 4_102_444_800u64 });
     let token = jsonwebtoken::encode(&header, &claims, &key)?;
     let get = |token: Option<String>| {
@@ -172,6 +185,9 @@ async fn tokens_are_verified_and_their_claims_decide() -> Result<()> {
     let good = get(Some(token)).await?;
     assert_eq!(good.status(), 200, "{good:?}");
     let said = good.echo();
-    assert!(said["headers"].get("authorization").is_none(), "it is taken out");
+    assert!(
+        said["headers"].get("authorization").is_none(),
+        "it is taken out"
+    );
     Ok(())
 }

@@ -10,7 +10,6 @@ use ambit_policy::http::HttpPolicies;
 use ambit_proto::waypoint as pb;
 use ambit_route::Routes;
 use ambit_telemetry::ServiceLabels;
-use ambit_types::NamespacedHostname;
 use ambit_upstream::{Endpoint, RateLimit};
 
 use super::{Key, ip};
@@ -20,7 +19,6 @@ use crate::protocol::Declared;
 pub(crate) struct Frontend {
     pub(crate) key: Key,
     pub(crate) message: Arc<pb::Frontend>,
-    pub(crate) host: NamespacedHostname,
     /// In order of their numbers.
     pub(crate) ports: Vec<Arc<Port>>,
     pub(crate) routes: Arc<Routes>,
@@ -59,7 +57,6 @@ pub(crate) enum Upstream {
 
 /// A workload whose own addresses are reached through this waypoint.
 pub(crate) struct Pod {
-    pub(crate) message: Arc<pb::Workload>,
     pub(crate) endpoint: Arc<Endpoint>,
     /// Ports that stand for a service's: (port, frontend, service port).
     pub(crate) mapped: Vec<(u16, Key, u16)>,

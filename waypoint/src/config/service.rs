@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ambit_proto::waypoint as pb;
 use ambit_route::Rule;
 use ambit_telemetry::ServiceLabels;
-use ambit_upstream::{Backend, Cluster};
+use ambit_upstream::Cluster;
 
 use super::Key;
 use super::frontend::{Upstream, protocol};
@@ -16,7 +16,6 @@ use crate::dial::TlsOrigin;
 pub(crate) struct Service {
     pub(crate) key: Key,
     pub(crate) message: Arc<pb::Backend>,
-    pub(crate) backend: Arc<Backend>,
     pub(crate) targets: Vec<Arc<Target>>,
     /// What holds for requests to the service that no route takes.
     pub(crate) default_rule: Option<Rule>,

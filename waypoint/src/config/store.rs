@@ -21,13 +21,13 @@ use ambit_upstream::{Endpoint, Local, RateLimit};
 use ambit_xds::{ReceivedResource, Rejection, ResourceSink};
 use arc_swap::ArcSwap;
 use prost::Message;
-use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::gateway::Gateway;
 use super::service::Service;
 use super::{Config, Key};
 use crate::keys::Keys;
+use crate::resolve::Resolver;
 
 /// Where resources go. Lives on the control thread; what it holds beside the
 /// snapshot is what the next change is compared with.
@@ -46,9 +46,9 @@ pub(crate) struct Store {
     authentications: BTreeMap<String, Arc<Authentication>>,
     limits: BTreeMap<String, Arc<RateLimit>>,
     keys: Arc<Keys>,
+    resolver: Arc<Resolver>,
     /// Types of which no response was taken so far.
     missing: BTreeSet<&'static str>,
-    changed: watch::Sender<u64>,
 }
 
 /// An authorization policy, or the key of one that never could be read.
@@ -80,7 +80,12 @@ struct Touched {
 
 impl Store {
     /// An empty store that publishes to `published`.
-    pub(crate) fn new(published: Arc<ArcSwap<Config>>, local: Arc<Local>, keys: Arc<Keys>) -> Self {
+    pub(crate) fn new(
+        published: Arc<ArcSwap<Config>>,
+        local: Arc<Local>,
+        keys: Arc<Keys>,
+        resolver: Arc<Resolver>,
+    ) -> Self {
         Self {
             config: Config::clone(&published.load()),
             published,
@@ -96,14 +101,9 @@ impl Store {
             authentications: BTreeMap::new(),
             limits: BTreeMap::new(),
             keys,
+            resolver,
             missing: pb::TYPES.into_iter().collect(),
-            changed: watch::channel(0).0,
         }
-    }
-
-    /// Sees each snapshot's number.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
     }
 
     fn take(&mut self, type_url: &str, one: &ReceivedResource, touched: &mut Touched) -> Taken {
@@ -336,7 +336,6 @@ impl Store {
         self.update_services(touched, Instant::now());
         self.config.version += 1;
         self.published.store(Arc::new(self.config.clone()));
-        self.changed.send_replace(self.config.version);
     }
 }
 

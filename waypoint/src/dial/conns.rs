@@ -275,13 +275,6 @@ impl Conns {
             });
         }
     }
-
-    /// Connections that are kept, for the admin port.
-    pub(crate) fn kept(&self) -> usize {
-        let entries = self.inner.entries.lock();
-        let count = |entry: &Entry| entry.idle.len() + entry.shared.len();
-        entries.values().map(count).sum()
-    }
 }
 
 fn place(shared: &Arc<Shared>) -> Http2 {

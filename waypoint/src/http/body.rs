@@ -146,11 +146,6 @@ impl Replay {
         self.0.lock().received
     }
 
-    /// Whether all of it came.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.0.lock().ended
-    }
-
     /// A copy of what will come, for a mirror. It holds nobody up: a mirror
     /// that is too slow is given up.
     pub(crate) fn copy(&self) -> UpBody {

@@ -19,8 +19,8 @@ use smallvec::SmallVec;
 use tracing::warn;
 
 use super::body::{Replay, UpBody};
-use super::forward::{connection_to, hop_to, send_on};
 use super::head::Checked;
+use super::reach::{connection_to, hop_to, send_on};
 use super::reply::{Flag, LocalReply};
 use super::respond::Decor;
 use super::subject::Subject;

@@ -1,15 +1,14 @@
 //! Sends a request: attempts, each with an endpoint, a connection and a bound
 //! of time, until one's outcome stands (`waypoint-contract` 3.3, 5.1, 5.2).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_policy::http::HttpPolicies;
-use ambit_route::{AttemptOutcome, Failure, Next, Retries, Rule, StopReason};
-use ambit_upstream::{Endpoint, LocalFailure, Outcome, Pick, PickContext, PickError, Settings};
+use ambit_route::{AttemptOutcome, Next, Retries, Rule, StopReason};
+use ambit_upstream::{Endpoint, Outcome, Pick, PickContext, PickError, Settings};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Request, Response, Version};
+use http::{HeaderName, HeaderValue, Response, Version};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
@@ -18,17 +17,16 @@ use super::affinity::Affinity;
 use super::body::{Replay, UpBody};
 use super::choose::Chosen;
 use super::exchange::{Exchange, GiveBack, Guards, Held};
+use super::failure::Failed;
 use super::head::Checked;
 use super::outbound::Outbound;
+use super::reach::{connection_to, default_settings, hop_to, plain_endpoint, send_on};
 use super::reply::{Flag, LocalReply};
 use super::respond::Decor;
 use super::server::Inner;
 use super::subject::Subject;
-use crate::config::{Config, Target, Upstream};
-use crate::dial::{
-    Alpn, ConnKey, DialFailure, Hop, PoolLimits, ProxyHeader, Sender, Version as Spoken,
-};
-use crate::node::Worker;
+use crate::config::{Config, Upstream};
+use crate::dial::{ProxyHeader, Sender, Version as Spoken};
 
 /// A request that is ready to be sent.
 pub(crate) struct Call<'c> {
@@ -51,134 +49,6 @@ pub(crate) struct Forwarded {
     pub(crate) held: Held,
     pub(crate) deadline: Option<Instant>,
     pub(crate) idle: Option<Duration>,
-}
-
-/// Why an attempt has no response.
-struct Failed {
-    failure: Failure,
-    flag: Flag,
-    reason: &'static str,
-    transport: Option<String>,
-}
-
-impl Failed {
-    fn dial(error: &DialFailure) -> Self {
-        let failure = match error {
-            DialFailure::Overflow => Failure::Overflow,
-            _ => Failure::Connect,
-        };
-        let flag = match error {
-            DialFailure::Overflow => Flag::Overflow,
-            _ => Flag::ConnectFailure,
-        };
-        Self {
-            failure,
-            flag,
-            reason: error.reason(),
-            transport: Some(error.to_string()),
-        }
-    }
-
-    /// What was configured can't be used.
-    fn unusable(why: String) -> Self {
-        Self {
-            failure: Failure::Connect,
-            flag: Flag::ConnectFailure,
-            reason: "remote connection failure",
-            transport: Some(why),
-        }
-    }
-
-    /// The request can't be formed (any more).
-    fn unsendable() -> Self {
-        Self {
-            failure: Failure::Overflow,
-            flag: Flag::UpstreamProtocol,
-            reason: "protocol error",
-            transport: None,
-        }
-    }
-
-    fn late() -> Self {
-        Self {
-            failure: Failure::PerTryTimeout,
-            flag: Flag::Timeout,
-            reason: "timeout",
-            transport: None,
-        }
-    }
-
-    fn http(error: &hyper::Error) -> Self {
-        let (failure, flag, reason) = if is_refused(error) {
-            (
-                Failure::RefusedStream,
-                Flag::UpstreamReset,
-                "remote refused stream reset",
-            )
-        } else if error.is_canceled() {
-            (
-                Failure::ResetBeforeRequest,
-                Flag::UpstreamClosed,
-                "connection termination",
-            )
-        } else if error.is_parse() {
-            (Failure::Reset, Flag::UpstreamProtocol, "protocol error")
-        } else if error.is_incomplete_message() || error.is_closed() {
-            (
-                Failure::Reset,
-                Flag::UpstreamClosed,
-                "connection termination",
-            )
-        } else if is_reset(error) {
-            (Failure::Reset, Flag::UpstreamReset, "remote reset")
-        } else {
-            (
-                Failure::Reset,
-                Flag::UpstreamClosed,
-                "connection termination",
-            )
-        };
-        Self {
-            failure,
-            flag,
-            reason,
-            transport: None,
-        }
-    }
-
-    fn outcome(&self) -> Outcome {
-        Outcome::Local(match self.failure {
-            Failure::PerTryTimeout => LocalFailure::Timeout,
-            Failure::Connect => LocalFailure::Connect,
-            _ => LocalFailure::Reset,
-        })
-    }
-
-    fn reply(self) -> LocalReply {
-        match self.flag {
-            Flag::Timeout => LocalReply::timeout(),
-            flag => LocalReply::upstream(flag, self.reason, self.transport.as_deref()),
-        }
-    }
-}
-
-fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        if let Some(h2) = inner.downcast_ref::<h2::Error>() {
-            return h2.reason();
-        }
-        cause = inner.source();
-    }
-    None
-}
-
-fn is_refused(error: &hyper::Error) -> bool {
-    h2_reason(error) == Some(h2::Reason::REFUSED_STREAM)
-}
-
-fn is_reset(error: &hyper::Error) -> bool {
-    h2_reason(error).is_some()
 }
 
 /// Sends a request until an outcome stands.
@@ -459,26 +329,6 @@ async fn send_once(
     }
 }
 
-/// Sends a request and waits for the response's head.
-///
-/// # Errors
-/// hyper's.
-pub(crate) async fn send_on(
-    sender: Sender,
-    request: Request<UpBody>,
-) -> Result<(Response<Incoming>, Sender), hyper::Error> {
-    match sender {
-        Sender::Http1(mut connection) => {
-            let response = connection.send.send_request(request).await?;
-            Ok((response, Sender::Http1(connection)))
-        }
-        Sender::Http2(mut place) => {
-            let response = place.send.send_request(request).await?;
-            Ok((response, Sender::Http2(place)))
-        }
-    }
-}
-
 impl Call<'_> {
     fn body(&self) -> Option<UpBody> {
         match &self.replay {
@@ -486,105 +336,6 @@ impl Call<'_> {
             Some(replay) => replay.attempt(),
         }
     }
-}
-
-/// Where a connection for a place goes and what is put around it.
-///
-/// # Errors
-/// Why nothing can be sent there.
-pub(crate) fn hop_to(
-    target: Option<&Target>,
-    settings: &Settings,
-    (endpoint, port): (&Endpoint, u16),
-    version: Spoken,
-) -> Result<Hop, String> {
-    let ip = endpoint.addresses.first().ok_or("no address")?;
-    let tls = match target.and_then(|target| target.tls.as_ref()) {
-        None => None,
-        Some(Ok(tls)) => Some(Arc::clone(tls)),
-        Some(Err(error)) => return Err(error.to_string()),
-    };
-    let alpn = match version {
-        Spoken::Http1 => Alpn::Http1,
-        Spoken::Http2 => Alpn::Http2,
-    };
-    Ok(Hop {
-        address: SocketAddr::new(*ip, port),
-        hbone: endpoint.hbone.then(|| identity(endpoint)),
-        tls,
-        alpn,
-        proxy: None,
-        connect_timeout: settings.policy.pool.connect_timeout.unwrap_or(CONNECT),
-        forwarded: String::new(),
-    })
-}
-
-/// A connection, kept or new, with what is needed to keep it. True: it is new.
-///
-/// # Errors
-/// See [`DialFailure`].
-pub(crate) async fn connection_to(
-    worker: &Worker,
-    target: Option<&Target>,
-    settings: &Settings,
-    hop: &Hop,
-    version: Spoken,
-) -> Result<(Sender, ConnKey, PoolLimits, bool), DialFailure> {
-    let key = ConnKey {
-        address: hop.address,
-        hbone: hop.hbone.clone(),
-        tls: hop.tls.clone(),
-        version,
-        client: hop.proxy.map(|header| header.source),
-    };
-    let limits = limits(settings);
-    if let Some(sender) = worker.conns.reuse(&key, limits) {
-        return Ok((sender, key, limits, false));
-    }
-    let held = target.map(|target| target.cluster.try_connection());
-    let held = held.transpose().map_err(|_| DialFailure::Overflow)?;
-    let sender = worker.conns.open(&worker.dialer, &key, hop, held).await?;
-    Ok((sender, key, limits, true))
-}
-
-/// The address that the client dialled, as an endpoint of which nothing else is
-/// known.
-pub(crate) fn plain_endpoint(ip: std::net::IpAddr) -> Endpoint {
-    Endpoint {
-        uid: Arc::default(),
-        addresses: vec![ip],
-        hostname: None,
-        hbone: false,
-        identity: None,
-        ports: Vec::new(),
-        locality: ambit_types::Locality::default(),
-        node: Arc::default(),
-        network: Arc::default(),
-        cluster_id: Arc::default(),
-        weight: 1,
-        health: ambit_upstream::Health::Ready,
-        labels: Vec::new(),
-        workload: ambit_upstream::WorkloadNames::default(),
-    }
-}
-
-/// What holds for a workload that no backend speaks of.
-fn default_settings() -> Arc<Settings> {
-    Arc::new(Settings {
-        port: 0,
-        subset: Vec::new(),
-        policy: Arc::default(),
-        protocol: ambit_proto::waypoint::Protocol::Auto,
-        resolution: ambit_upstream::Resolution::Static,
-        publish_not_ready: false,
-        persistent_sessions: false,
-        topology: None,
-    })
-}
-
-/// Who must answer; nobody can where the identity isn't known.
-pub(crate) fn identity(endpoint: &Endpoint) -> Arc<[ambit_types::SpiffeId]> {
-    endpoint.identity.iter().cloned().collect()
 }
 
 /// Says how long the backend has, where it has a bound (1.6).
@@ -595,20 +346,4 @@ fn expected_timeout(call: &mut Call<'_>, deadline: Option<Instant>) {
     call.outbound.headers.insert(EXPECTED_TIMEOUT, left);
 }
 
-fn limits(settings: &Settings) -> PoolLimits {
-    let pool = &settings.policy.pool;
-    PoolLimits {
-        idle: pool.http_idle_timeout,
-        uses: pool.max_requests_per_connection,
-        streams: pool
-            .max_concurrent_streams
-            .and_then(|max| usize::try_from(max).ok())
-            .unwrap_or(DEFAULT_STREAMS),
-    }
-}
-
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
-/// Where nothing else was said.
-const CONNECT: Duration = Duration::from_secs(10);
-/// Streams of one HTTP/2 connection to an endpoint before another is opened.
-const DEFAULT_STREAMS: usize = 100;

@@ -10,21 +10,43 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 /// Watches what is read; writes pass untouched.
 pub(crate) struct Guard<IO> {
     io: IO,
     scan: Scan,
+    /// Of a head, from its first byte on.
+    patience: Duration,
+    late: Option<Pin<Box<Sleep>>>,
 }
 
 impl<IO> Guard<IO> {
-    pub(crate) fn new(io: IO) -> Self {
+    pub(crate) fn new(io: IO, patience: Duration) -> Self {
         Self {
             io,
             scan: Scan::default(),
+            patience,
+            late: None,
         }
+    }
+}
+
+impl<IO> Guard<IO> {
+    /// Ready when a head has been coming for too long: one byte a minute isn't
+    /// a client.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.scan.mid_head() {
+            return Poll::Pending;
+        }
+        let patience = self.patience;
+        let late = self
+            .late
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        late.as_mut().poll(cx)
     }
 }
 
@@ -35,9 +57,18 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guard<IO> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        match Pin::new(&mut self.io).poll_read(cx, buf) {
+            Poll::Ready(read) => read?,
+            Poll::Pending => {
+                ready!(self.poll_late(cx));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
         let fresh = buf.filled_mut().get_mut(before..).unwrap_or_default();
         self.scan.pass(fresh);
+        if !self.scan.mid_head() {
+            self.late = None;
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -124,6 +155,11 @@ impl Text {
 }
 
 impl Scan {
+    /// Whether a head has begun and not ended.
+    fn mid_head(&self) -> bool {
+        self.at == At::Head && (self.head.lines > 0 || self.head.line_length > 0)
+    }
+
     /// Looks at bytes on their way, and spoils what must not be understood.
     fn pass(&mut self, bytes: &mut [u8]) {
         let mut rest = bytes;

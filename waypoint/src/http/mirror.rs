@@ -10,8 +10,8 @@ use http_body_util::BodyExt;
 use tracing::debug;
 
 use super::body::{Replay, UpBody};
-use super::forward::{connection_to, hop_to, send_on};
 use super::outbound::Outbound;
+use super::reach::{connection_to, hop_to, send_on};
 use super::server::Inner;
 use crate::config::{Config, Target, Upstream};
 use crate::dial::Version;

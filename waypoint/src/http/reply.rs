@@ -186,11 +186,6 @@ impl LocalReply {
         )
     }
 
-    /// An Upgrade that isn't let through.
-    pub(crate) fn upgrade_failed() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "", None, "upgrade_failed")
-    }
-
     /// HTTP/1.0.
     pub(crate) fn version_not_supported() -> Self {
         let mut reply = Self::new(

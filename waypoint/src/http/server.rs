@@ -37,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) dialled: SocketAddr,
     pub(crate) destination: Destination,
     pub(crate) spoken: Spoken,
+    /// Of a ClientHello that is passed through.
+    pub(crate) sni: Option<Box<str>>,
     /// Of the client, for metrics.
     pub(crate) labels: Arc<EndLabels>,
 }
@@ -74,10 +76,10 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_timeout)
+            .header_read_timeout(limits.connection_idle)
             .max_headers(limits.header_count)
             .max_buf_size(buffer(limits.header_bytes))
-            .serve_connection(TokioIo::new(Guard::new(io)), service)
+            .serve_connection(TokioIo::new(Guard::new(io, limits.header_timeout)), service)
             .with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {

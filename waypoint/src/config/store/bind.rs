@@ -89,7 +89,6 @@ impl Store {
             labels: Arc::new(labels),
             key: Arc::clone(key),
             message,
-            host,
             ports,
             routes,
         }
@@ -212,7 +211,6 @@ impl Store {
                 declared: declared.collect(),
                 policies: self.policies(None, 0),
                 authenticator: self.authenticator(None, 0, Some(&endpoint.uid)),
-                message: Arc::clone(message),
             });
             for address in endpoint.addresses.iter().filter_map(|bytes| ip(bytes)) {
                 pods.insert_mut(address, Arc::clone(&pod));

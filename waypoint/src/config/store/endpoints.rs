@@ -86,7 +86,6 @@ impl Store {
         Service {
             key: Arc::clone(key),
             message: Arc::new(message),
-            backend: Arc::new(settled),
             targets,
             default_rule: None,
         }
@@ -155,8 +154,13 @@ impl Store {
             };
             match &entry.service {
                 Some(service) => {
-                    for target in &service.targets {
-                        target.cluster.update(&entry.endpoints, now);
+                    self.resolver.set(service, &entry.named, &entry.endpoints);
+                    // Where names have to be resolved, what is known stays
+                    // until they are.
+                    if entry.named.is_empty() {
+                        for target in &service.targets {
+                            target.cluster.update(&entry.endpoints, now);
+                        }
                     }
                     self.config
                         .services
@@ -164,6 +168,7 @@ impl Store {
                 }
                 None => {
                     self.config.services.remove_mut(key);
+                    self.resolver.remove(key);
                     if entry.endpoints.is_empty() && entry.named.is_empty() {
                         self.backends.remove(key);
                     }
