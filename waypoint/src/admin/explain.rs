@@ -108,7 +108,7 @@ pub(super) fn explain(node: &Node, body: &[u8]) -> Result<Value, Unanswerable> {
         }
     };
     let claims = question.claims.clone().unwrap_or_default();
-    let token = question.claims.as_ref().map(|claims| Token::new(claims));
+    let token = question.claims.as_ref().map(Token::new);
     let attrs = HttpAttrs {
         source_ip: question.source_ip.unwrap_or(node.ip()),
         remote_ip: None,

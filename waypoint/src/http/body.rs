@@ -68,8 +68,8 @@ impl Body for UpBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Self::Replay(attempt) => attempt.hint.clone(),
-            Self::Copy(copy) => copy.hint.clone(),
+            Self::Replay(attempt) => attempt.hint,
+            Self::Copy(copy) => copy.hint,
         }
     }
 }
@@ -132,7 +132,7 @@ impl Replay {
             epoch: source.epoch,
             at: 0,
             trailers_sent: false,
-            hint: source.hint.clone(),
+            hint: source.hint,
         }))
     }
 
@@ -157,7 +157,7 @@ impl Replay {
         source.copies.push(sender);
         UpBody::Copy(CopyBody {
             frames,
-            hint: source.hint.clone(),
+            hint: source.hint,
             left: source.hint.exact(),
         })
     }

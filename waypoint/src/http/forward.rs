@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use ambit_policy::http::HttpPolicies;
 use ambit_route::{AttemptOutcome, Next, Retries, Rule, StopReason};
-use ambit_upstream::{Endpoint, Outcome, Pick, PickContext, PickError, Settings};
+use ambit_upstream::{Endpoint, Outcome, Permit, Pick, PickContext, PickError, Settings};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response, Version};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
@@ -63,12 +63,7 @@ pub(crate) async fn send(
     let target = call.chosen.target.clone();
     let cluster = target.as_ref().map(|target| &target.cluster);
     let settings = cluster.map_or_else(default_settings, |cluster| cluster.settings());
-    if let Some(refusal) = &settings.policy.invalid {
-        let status = http::StatusCode::from_u16(refusal.status);
-        return Err(LocalReply::no_cluster(
-            status.unwrap_or(http::StatusCode::SERVICE_UNAVAILABLE),
-        ));
-    }
+    usable(&settings)?;
     let gateway = &call.config.gateway;
     let policy = call.rule.and_then(|rule| rule.retry.as_deref());
     let mut retries = Retries::new(policy.unwrap_or(&gateway.default_retry));
@@ -101,48 +96,12 @@ pub(crate) async fn send(
         let begun = Instant::now();
         let done = attempt(&mut call, exchange, &settings, &place, bound).await;
         let latency = begun.elapsed();
-        let now = std::time::Instant::now();
-        let next = match &done {
-            Ok((response, ..)) => {
-                place.report(Outcome::Status(response.status().as_u16()), latency, now);
-                let outcome = AttemptOutcome::Response {
-                    status: response.status(),
-                    headers: response.headers(),
-                    trailer: None,
-                };
-                retries.after(&outcome, call.rule, &mut rand::rng())
-            }
-            Err(failed) => {
-                place.report(failed.outcome(), latency, now);
-                let outcome = AttemptOutcome::Failed(failed.failure);
-                retries.after(&outcome, call.rule, &mut rand::rng())
-            }
-        };
-        let out_of_time = deadline.is_some_and(|at| Instant::now() >= at);
-        let again = match next {
-            Next::Again { after } if !out_of_time && call.can_repeat() => {
-                match cluster.map(|cluster| cluster.try_retry(now)) {
-                    None => Some(after),
-                    Some(Ok(permit)) => {
-                        retry_permit = Some(permit);
-                        Some(after)
-                    }
-                    Some(Err(_)) => {
-                        exchange.flag(Flag::Overflow);
-                        None
-                    }
-                }
-            }
-            Next::Again { .. } => None,
-            Next::Stop(StopReason::Exhausted) => {
-                if retries.used() > 0 {
-                    exchange.flag(Flag::RetriesExhausted);
-                }
-                None
-            }
-            Next::Stop(StopReason::NotRetriable) => None,
-        };
-        if let Some(after) = again {
+        let next = judge(&call, &mut retries, &place, &done, latency);
+        let in_time = deadline.is_none_or(|at| Instant::now() < at);
+        let next = if in_time { next } else { TOO_LATE };
+        let again = another(&call, next, exchange);
+        if let Some((after, permit)) = again {
+            retry_permit = permit;
             if affinity.avoids {
                 avoid.push(Arc::clone(&place.endpoint.uid));
             }
@@ -157,27 +116,87 @@ pub(crate) async fn send(
             failed.reply()
         })?;
         exchange.upstream_time = Some(latency);
-        let idle = call.rule.and_then(|rule| rule.idle_timeout);
+        let held = Held {
+            sender: Some(sender),
+            give_back,
+            replay: call.replay.clone(),
+            guards: Guards {
+                pick: place.pick,
+                request,
+            },
+        };
         let until = call.rule.and_then(|rule| rule.response_timeout);
         let until = until.map(|bound| exchange.started + bound);
         return Ok(Forwarded {
             response,
-            held: Held {
-                sender: Some(sender),
-                give_back,
-                replay: call.replay.clone(),
-                guards: Guards {
-                    pick: place.pick,
-                    request,
-                },
-            },
-            deadline: match (deadline, until) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            },
-            idle,
+            held,
+            deadline: [deadline, until].into_iter().flatten().min(),
+            idle: call.rule.and_then(|rule| rule.idle_timeout),
         });
     }
+}
+
+/// The wait before another attempt, and its place in the budget.
+fn another(
+    call: &Call<'_>,
+    next: Next,
+    exchange: &mut Exchange,
+) -> Option<(Duration, Option<Permit>)> {
+    match next {
+        Next::Again { after } if call.can_repeat() => {
+            let cluster = call.chosen.target.as_ref().map(|target| &target.cluster);
+            let permit = cluster.map(|cluster| cluster.try_retry(std::time::Instant::now()));
+            match permit.transpose() {
+                Ok(permit) => Some((after, permit)),
+                Err(_) => {
+                    exchange.flag(Flag::Overflow);
+                    None
+                }
+            }
+        }
+        Next::Stop(StopReason::Exhausted) if exchange.attempts > 1 => {
+            exchange.flag(Flag::RetriesExhausted);
+            None
+        }
+        Next::Again { .. } | Next::Stop(_) => None,
+    }
+}
+
+/// What was asked for and can't be had is answered.
+fn usable(settings: &Settings) -> Result<(), LocalReply> {
+    let Some(refusal) = &settings.policy.invalid else {
+        return Ok(());
+    };
+    let status = StatusCode::from_u16(refusal.status);
+    let status = status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    Err(LocalReply::no_cluster(status))
+}
+
+/// Reports an attempt's outcome and says what follows.
+fn judge(
+    call: &Call<'_>,
+    retries: &mut Retries<'_>,
+    place: &Place,
+    done: &Result<Answered, Failed>,
+    latency: Duration,
+) -> Next {
+    let now = std::time::Instant::now();
+    let outcome = match done {
+        Ok((response, ..)) => {
+            let status = response.status();
+            place.report(Outcome::Status(status.as_u16()), latency, now);
+            AttemptOutcome::Response {
+                status,
+                headers: response.headers(),
+                trailer: None,
+            }
+        }
+        Err(failed) => {
+            place.report(failed.outcome(), latency, now);
+            AttemptOutcome::Failed(failed.failure)
+        }
+    };
+    retries.after(&outcome, call.rule, &mut rand::rng())
 }
 
 async fn wait(after: Duration, deadline: Option<Instant>) -> Result<(), LocalReply> {
@@ -346,4 +365,6 @@ fn expected_timeout(call: &mut Call<'_>, deadline: Option<Instant>) {
     call.outbound.headers.insert(EXPECTED_TIMEOUT, left);
 }
 
+/// The whole transaction's time is over.
+const TOO_LATE: Next = Next::Stop(StopReason::NotRetriable);
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");

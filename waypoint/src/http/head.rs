@@ -87,13 +87,11 @@ fn authority(head: &Parts) -> Result<HeaderValue, LocalReply> {
         return Err(LocalReply::bad_request("several_hosts"));
     }
     let from_uri = head.uri.authority();
-    match (from_uri, host) {
-        (Some(authority), Some(host)) if head.version == Version::HTTP_2 => {
-            if authority.as_str().as_bytes() != host.as_bytes() {
-                return Err(LocalReply::bad_request("host_is_not_authority"));
-            }
-        }
-        _ => {}
+    if let (Some(authority), Some(host)) = (from_uri, host)
+        && head.version == Version::HTTP_2
+        && authority.as_str().as_bytes() != host.as_bytes()
+    {
+        return Err(LocalReply::bad_request("host_is_not_authority"));
     }
     let value = match (from_uri, host) {
         (Some(authority), _) => HeaderValue::from_str(authority.as_str()).map_err(|_| bad())?,

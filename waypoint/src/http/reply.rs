@@ -63,7 +63,7 @@ pub(crate) struct LocalReply {
     pub(crate) flag: Option<Flag>,
     /// `response_code_details`: for logs, never for clients.
     pub(crate) details: Cow<'static, str>,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Box<HeaderMap>,
     /// Instead of the mapped one.
     pub(crate) grpc_status: Option<u32>,
     /// The connection isn't used again.
@@ -84,7 +84,7 @@ impl LocalReply {
             body: body.into(),
             flag: flag.into(),
             details: details.into(),
-            headers: HeaderMap::new(),
+            headers: Box::default(),
             grpc_status: None,
             close: false,
             verbatim: false,
@@ -205,7 +205,7 @@ impl LocalReply {
         }
         let mut response = Response::new(DownBody::full(self.body.clone()));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
+        *response.headers_mut() = *self.headers;
         let headers = response.headers_mut();
         if !self.body.is_empty() && !headers.contains_key(CONTENT_TYPE) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
@@ -222,7 +222,7 @@ impl LocalReply {
             .grpc_status
             .unwrap_or_else(|| grpc_status(self.status.as_u16()));
         let mut response = Response::new(DownBody::Empty);
-        *response.headers_mut() = self.headers;
+        *response.headers_mut() = *self.headers;
         let headers = response.headers_mut();
         headers.remove(CONTENT_LENGTH);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

@@ -212,7 +212,7 @@ fn preflight(rule: &Rule, head: &Parts) -> Result<(), LocalReply> {
     match cors.decide(&head.method, &head.headers) {
         CorsDecision::Preflight(headers) => {
             let mut reply = LocalReply::new(StatusCode::OK, "", None, "cors_preflight");
-            reply.headers = headers;
+            *reply.headers = headers;
             Err(reply)
         }
         CorsDecision::None | CorsDecision::Forward | CorsDecision::Actual(_) => Ok(()),

@@ -43,6 +43,19 @@ impl World {
         Ok(self.publish(name, pb::Protocol::Http, vec![app], &[endpoint]))
     }
 
+    /// A service on port 80 with one plain endpoint that is a mere socket.
+    pub(crate) async fn raw(
+        &self,
+        name: &'static str,
+        script: super::raw::Script,
+    ) -> Result<(Service, super::raw::Seen)> {
+        let ip = self.address();
+        let seen = super::raw::serve(&self.scope, ip, script).await?;
+        let endpoint = res::endpoint(name, ip, None);
+        let service = self.publish(name, pb::Protocol::Http, vec![], &[endpoint]);
+        Ok((service, seen))
+    }
+
     /// Publishes a service at a new VIP.
     pub(crate) fn publish(
         &self,

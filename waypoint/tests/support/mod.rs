@@ -14,6 +14,7 @@
 pub(crate) mod app;
 pub(crate) mod control;
 pub(crate) mod mesh;
+pub(crate) mod raw;
 pub(crate) mod resources;
 
 use std::fs::File;
@@ -71,6 +72,15 @@ impl Drop for Waypoint {
 impl Waypoint {
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Resident memory, in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.expect("the waypoint is gone") * 1024
     }
 
     pub(crate) fn signal(&self, name: &str) {

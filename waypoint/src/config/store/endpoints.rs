@@ -20,8 +20,7 @@ impl Store {
         let settled = Settled::decode(&message).map_err(refused)?;
         let default_rule = match &message.default_rule {
             Some(rule) => Some(
-                Rule::decode(rule, RouteKind::Http, Semantics::ServiceProfile)
-                    .map_err(|error| refused(error))?,
+                Rule::decode(rule, RouteKind::Http, Semantics::ServiceProfile).map_err(refused)?,
             ),
             None => None,
         };

@@ -44,7 +44,7 @@ pub(super) async fn ask(
         return Err(Trouble::Answer(format!("HTTP status {}", parts.status)));
     }
     let mut reply = LocalReply::new(parts.status, body, Flag::ExtAuthz, "ext_authz_denied");
-    reply.headers = denial(settings, &parts.headers);
+    *reply.headers = denial(settings, &parts.headers);
     Ok(Verdict::Deny(Box::new(reply)))
 }
 
