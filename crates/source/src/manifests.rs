@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ambit_kube::{
     Change, Code, Loaded, Located, Object, ObjectKey, Origin, Problem, Severity, read_manifest,
@@ -12,15 +13,29 @@ use crate::files::{ReadFault, name_of, path_problem, read};
 /// A set of manifest files: texts in, changes out. Pure but for [`Manifests::add_file`].
 ///
 /// The first document of an object in the order of paths, then of documents, is in force; every other one is a
-/// problem that names both places.
+/// problem that names both places. What a change costs is up to the file that changed and to those that write the
+/// same objects, not to how many files there are.
 #[derive(Debug, Default)]
 pub struct Manifests {
-    files: BTreeMap<PathBuf, File>,
+    files: BTreeMap<Arc<Path>, File>,
+    /// Where each object is written: the file, and which of its objects it is.
+    places: BTreeMap<ObjectKey, BTreeSet<(Arc<Path>, usize)>>,
     /// About directories, by path.
     faults: BTreeMap<PathBuf, Problem>,
     in_force: BTreeMap<ObjectKey, Located<Object>>,
+    /// About files: of those that have any.
+    problems: BTreeMap<Arc<Path>, Vec<Problem>>,
     /// As last told.
     told: Option<Vec<Problem>>,
+    touched: Touched,
+}
+
+/// What may be different since it was last told.
+#[derive(Debug, Default)]
+struct Touched {
+    files: BTreeSet<Arc<Path>>,
+    objects: BTreeSet<ObjectKey>,
+    faults: bool,
 }
 
 #[derive(Debug, Default)]
@@ -39,9 +54,8 @@ impl Manifests {
             return;
         }
         let loaded = read_manifest(&name_of(path), text);
-        let before = self.files.remove(path).unwrap_or_default();
-        self.files
-            .insert(path.to_owned(), merge(before, loaded, digest));
+        let before = self.take(path).unwrap_or_default();
+        self.put(path, merge(before, loaded, digest));
     }
 
     /// Reads the file and adds its text. A file that can't be read keeps what was good in it.
@@ -55,26 +69,57 @@ impl Manifests {
 
     /// The file is there and can't be read.
     fn add_unreadable(&mut self, path: &Path, problem: Problem) {
-        let file = self.files.entry(path.to_owned()).or_default();
+        let mut file = self.take(path).unwrap_or_default();
         let origin = problem.origin.clone();
         file.text = 0;
         file.problems = vec![problem];
         file.problems.extend(kept_many(&file.objects, origin));
+        self.put(path, file);
     }
 
     /// The file is gone, and what it held.
     pub fn remove_file(&mut self, path: &Path) {
-        self.files.remove(path);
+        self.take(path);
+    }
+
+    /// Takes a file out, and its objects from their places.
+    fn take(&mut self, path: &Path) -> Option<File> {
+        let (path, file) = self.files.remove_entry(path)?;
+        for (index, located) in file.objects.iter().enumerate() {
+            let key = located.object.key();
+            if let Some(places) = self.places.get_mut(&key) {
+                places.remove(&(Arc::clone(&path), index));
+                if places.is_empty() {
+                    self.places.remove(&key);
+                }
+            }
+            self.touched.objects.insert(key);
+        }
+        self.touched.files.insert(path);
+        Some(file)
+    }
+
+    /// Puts in a file that isn't there.
+    fn put(&mut self, path: &Path, file: File) {
+        let path: Arc<Path> = path.into();
+        for (index, located) in file.objects.iter().enumerate() {
+            let key = located.object.key();
+            let places = self.places.entry(key.clone()).or_default();
+            places.insert((Arc::clone(&path), index));
+            self.touched.objects.insert(key);
+        }
+        self.touched.files.insert(Arc::clone(&path));
+        self.files.insert(path, file);
     }
 
     /// The files that are known.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        self.files.keys()
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.keys().map(|path| &**path)
     }
 
     /// Sets what is wrong with directories, instead of what was said before.
     pub(crate) fn set_faults<'f>(&mut self, faults: impl IntoIterator<Item = (&'f Path, String)>) {
-        self.faults = faults
+        let now: BTreeMap<_, _> = faults
             .into_iter()
             .map(|(path, message)| {
                 let remedy = "make it readable; what was read from it before stays in force";
@@ -84,47 +129,82 @@ impl Manifests {
                 )
             })
             .collect();
+        self.touched.faults |= now != self.faults;
+        self.faults = now;
     }
 
     /// What changed since this was last called, in an order that doesn't depend on the files' order of arrival:
     /// what is new or different by kind and name, what is gone, then the problems if they are different.
     pub fn changes(&mut self) -> Vec<Change> {
-        let (in_force, problems) = self.resolve();
-        let mut changes: Vec<Change> = in_force
-            .iter()
-            .filter(|(key, located)| self.in_force.get(key) != Some(located))
-            .map(|(_, located)| Change::Apply(located.clone()))
-            .collect();
-        let gone = self
-            .in_force
-            .keys()
-            .filter(|key| !in_force.contains_key(key));
-        changes.extend(gone.cloned().map(Change::Delete));
-        if self.told.as_ref() != Some(&problems) {
-            changes.push(Change::Problems(problems.clone()));
-            self.told = Some(problems);
+        let Touched {
+            mut files,
+            objects,
+            faults,
+        } = std::mem::take(&mut self.touched);
+        let (mut changes, mut gone) = (Vec::new(), Vec::new());
+        for key in objects {
+            // Whoever writes the same object is told that it isn't the first one, or no longer.
+            let places = self.places.get(&key).into_iter().flatten();
+            files.extend(places.map(|(path, _)| Arc::clone(path)));
+            match self.first(&key).cloned() {
+                Some(located) if self.in_force.get(&key) != Some(&located) => {
+                    changes.push(Change::Apply(located.clone()));
+                    self.in_force.insert(key, located);
+                }
+                None if self.in_force.remove(&key).is_some() => gone.push(Change::Delete(key)),
+                Some(_) | None => {}
+            }
         }
-        self.in_force = in_force;
+        changes.append(&mut gone);
+        let mut problems = faults || self.told.is_none();
+        for path in files {
+            let now = self.problems_of(&path);
+            problems |= self.problems.get(&path) != now.as_ref();
+            match now {
+                Some(now) => self.problems.insert(path, now),
+                None => self.problems.remove(&path),
+            };
+        }
+        if problems {
+            changes.extend(self.tell());
+        }
         changes
     }
 
-    /// What is in force, and everything that is wrong.
-    fn resolve(&self) -> (BTreeMap<ObjectKey, Located<Object>>, Vec<Problem>) {
-        let mut in_force: BTreeMap<ObjectKey, Located<Object>> = BTreeMap::new();
-        let mut problems: Vec<Problem> = self.faults.values().cloned().collect();
-        for file in self.files.values() {
-            problems.extend(file.problems.iter().cloned());
-            for located in &file.objects {
-                let key = located.object.key();
-                match in_force.get(&key) {
-                    Some(first) => problems.push(duplicate(key, first, located)),
-                    None => {
-                        in_force.insert(key, located.clone());
-                    }
-                }
+    /// The problems, if they aren't those that were told.
+    fn tell(&mut self) -> Option<Change> {
+        let faults = self.faults.values();
+        let all: Vec<_> = faults
+            .chain(self.problems.values().flatten())
+            .cloned()
+            .collect();
+        if self.told.as_ref() == Some(&all) {
+            return None;
+        }
+        self.told = Some(all.clone());
+        Some(Change::Problems(all))
+    }
+
+    /// The document of an object that is in force.
+    fn first(&self, key: &ObjectKey) -> Option<&Located<Object>> {
+        let (path, index) = self.places.get(key)?.first()?;
+        self.files.get(path)?.objects.get(*index)
+    }
+
+    /// Everything that is wrong with a file; none where nothing is.
+    fn problems_of(&self, path: &Arc<Path>) -> Option<Vec<Problem>> {
+        let file = self.files.get(path)?;
+        let mut problems = file.problems.clone();
+        for (index, located) in file.objects.iter().enumerate() {
+            let key = located.object.key();
+            let first = self.places.get(&key).and_then(BTreeSet::first);
+            if first.is_some_and(|(first, at)| (first, *at) != (path, index))
+                && let Some(first) = self.first(&key)
+            {
+                problems.push(duplicate(key, first, located));
             }
         }
-        (in_force, problems)
+        (!problems.is_empty()).then_some(problems)
     }
 }
 

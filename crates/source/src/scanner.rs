@@ -75,7 +75,7 @@ impl Scanner {
             .manifests
             .paths()
             .filter(|path| !listing.files.contains_key(*path) && !is_out_of_sight(path))
-            .cloned()
+            .map(Path::to_owned)
             .collect();
         for path in gone {
             self.stamps.remove(&path);

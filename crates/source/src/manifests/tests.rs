@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ambit_kube::{Change, Code, Object, Severity};
@@ -224,4 +225,69 @@ fn a_file_that_cannot_be_read_keeps_everything() {
     std::fs::remove_file(&path).unwrap();
     set.add_file(&path);
     assert_eq!(brief(&set.changes()), ["-Namespace shop", "!"]);
+}
+
+/// Any history ends as a look at the files that there are: objects, and problems in their order.
+#[test]
+fn any_history_ends_as_a_first_look() {
+    let mut state: u64 = 7;
+    let mut random = move |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) % below
+    };
+    let mut set = Manifests::default();
+    let mut files: BTreeMap<String, String> = BTreeMap::new();
+    let mut objects: BTreeMap<String, String> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for _ in 0..300 {
+        let path = format!("{}.yaml", random(4));
+        if random(5) == 0 {
+            set.remove_file(Path::new(&path));
+            files.remove(&path);
+        } else {
+            let documents = (0..random(4)).map(|_| match random(2) {
+                0 => namespace(&format!("n{}", random(4))),
+                _ => service(&format!("s{}", random(4)), &format!("8{}", random(2))),
+            });
+            let text = documents.collect::<Vec<_>>().join("---\n");
+            set.add_text(Path::new(&path), &text);
+            files.insert(path, text);
+        }
+        if random(3) == 0 {
+            continue;
+        }
+        for change in set.changes() {
+            match change {
+                Change::Apply(located) => {
+                    let key = located.object.key().to_string();
+                    objects.insert(key, format!("{located:?}"));
+                }
+                Change::Delete(key) => {
+                    assert!(objects.remove(&key.to_string()).is_some(), "{key}");
+                }
+                Change::Problems(now) => problems = now,
+                other => panic!("{other:?}"),
+            }
+        }
+        let mut first = Manifests::default();
+        for (path, text) in &files {
+            first.add_text(Path::new(path), text);
+        }
+        let mut there = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for change in first.changes() {
+            match change {
+                Change::Apply(located) => {
+                    let key = located.object.key().to_string();
+                    there.insert(key, format!("{located:?}"));
+                }
+                Change::Problems(now) => wrong = now,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(objects, there);
+        assert_eq!(problems, wrong);
+    }
 }
