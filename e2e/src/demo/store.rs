@@ -55,6 +55,7 @@ async fn opt_in(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
     let before = eventually("the store answers", async || passed().await).await?;
     report.claim("before: requests go from pod to pod, on L4", !before);
     cluster.apply(&text("waypoint.yaml")?)?;
+    cluster.sync_waypoints().await?;
     cluster.label_namespace("store", "istio.io/use-waypoint", Some("waypoint"))?;
     let through = eventually("requests pass the waypoint", async || {
         ensure!(passed().await?, "still on L4");
