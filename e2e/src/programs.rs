@@ -17,6 +17,7 @@ pub fn bin_dir() -> Result<PathBuf> {
     };
     for name in [
         "ztunnel",
+        "waypoint",
         "istiod-lite",
         "node-agent",
         "ambit",
