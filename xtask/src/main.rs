@@ -4,6 +4,7 @@
     reason = "indexing a JSON value answers null"
 )]
 
+mod docs;
 mod graph;
 mod licences;
 mod sources;
@@ -37,6 +38,7 @@ fn tidy() -> Result<Vec<String>> {
     let mut problems = graph::check(&own)?;
     problems.extend(licences::check(&all)?);
     problems.extend(sources::check()?);
+    problems.extend(docs::check()?);
     Ok(problems)
 }
 

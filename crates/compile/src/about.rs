@@ -18,6 +18,10 @@ impl<T> About<'_, T> {
         self.say(Severity::Warning, code, field, message.into())
     }
 
+    pub(crate) fn info(&self, code: Code, field: &str, message: impl Into<String>) -> Told {
+        self.say(Severity::Info, code, field, message.into())
+    }
+
     fn say(&self, severity: Severity, code: Code, field: &str, message: String) -> Told {
         Told(Problem {
             code,

@@ -5,6 +5,7 @@
 //! | AMB0201 | Warning | `istio.io/dataplane-mode` and `dataplane-mode` on one object disagree; the former holds | keep one |
 //! | AMB0202 | Warning | an enrolment label has a value other than `ambient` and `none`, and enrols nothing | correct it |
 //! | AMB0203 | Warning | `ambient.istio.io/redirection` in a manifest isn't believed: only the node's agent says what is captured | remove it |
+//! | AMB0204 | Info | a label or annotation that asks another mesh for a sidecar; nothing is injected | `istio.io/dataplane-mode: ambient` |
 //! | AMB0211 | Error | two services claim one virtual address; which one answers isn't defined | change one |
 //! | AMB0212 | Warning | a host of a ServiceEntry belongs to a Service or an older ServiceEntry of the namespace | rename or remove it |
 //! | AMB0213 | Error | an address of a service, an endpoint or a pod isn't one; what can't be placed isn't sent | correct it |
@@ -31,6 +32,7 @@ use ambit_kube::Code;
 pub(crate) const LABELS_DISAGREE: Code = Code("AMB0201");
 pub(crate) const LABEL_VALUE: Code = Code("AMB0202");
 pub(crate) const REDIRECTION_ANNOTATION: Code = Code("AMB0203");
+pub(crate) const INJECTION: Code = Code("AMB0204");
 pub(crate) const SHARED_VIP: Code = Code("AMB0211");
 pub(crate) const HOST_TAKEN: Code = Code("AMB0212");
 pub(crate) const BAD_ADDRESS: Code = Code("AMB0213");

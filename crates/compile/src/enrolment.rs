@@ -67,6 +67,27 @@ pub enum Enrolment {
     Terminal,
 }
 
+/// The field and the value by which a pod or a namespace asks a mesh with sidecars for one.
+pub(crate) fn injection<'a>(labels: Map<'a>, annotations: Map<'a>) -> Option<(String, &'a str)> {
+    const ASKS: [(bool, &str, &[&str]); 4] = [
+        (true, "istio-injection", &["enabled"]),
+        (true, "sidecar.istio.io/inject", &["true"]),
+        (false, "sidecar.istio.io/inject", &["true"]),
+        (false, "linkerd.io/inject", &["enabled", "ingress"]),
+    ];
+    ASKS.iter().find_map(|(is_label, name, values)| {
+        let (map, field) = if *is_label {
+            (labels, "metadata.labels")
+        } else {
+            (annotations, "metadata.annotations")
+        };
+        let value = map?.get(*name)?.as_str();
+        values
+            .contains(&value)
+            .then(|| (format!("{field}.{name}"), value))
+    })
+}
+
 /// Reads the labels of a pod or a namespace.
 pub fn labelled(labels: Map<'_>) -> Labelled<'_> {
     let value = |name: &str| labels.and_then(|labels| labels.get(name).map(String::as_str));

@@ -122,6 +122,8 @@ pub(crate) struct HintValues {
     pub(crate) unknown_mode: Option<Box<str>>,
     /// A redirection annotation in a manifest.
     pub(crate) redirection: Option<Box<str>>,
+    /// Field and value that ask another mesh for a sidecar, where no enrolment label is beside them.
+    pub(crate) injection: Option<(Box<str>, Box<str>)>,
 }
 
 impl Hints {
@@ -141,6 +143,9 @@ impl Hints {
                 Mode::Ambient | Mode::None | Mode::Unset => None,
             },
             redirection: find(meta.annotations.as_ref(), REDIRECTION),
+            injection: enrolment::injection(labels, meta.annotations.as_ref())
+                .filter(|_| told.mode == Mode::Unset)
+                .map(|(field, value)| (field.into(), value.into())),
         };
         Self((values != HintValues::default()).then(|| Box::new(values)))
     }

@@ -122,5 +122,15 @@ pub(super) fn hints<T>(about: &About<'_, T>, hints: &Hints) -> Vec<Problem> {
             format!("remove the annotation; to enrol, use the label {DATAPLANE_MODE}=ambient");
         told.push(warning.value(state).remedy(remedy));
     }
+    if let Some((field, value)) = &hints.injection {
+        let info = about.info(
+            codes::INJECTION,
+            field,
+            "there are no sidecars, so nothing is injected",
+        );
+        let remedy =
+            format!("label the namespace or the pod {DATAPLANE_MODE}=ambient; nothing restarts");
+        told.push(info.value(value).remedy(remedy));
+    }
     told
 }
