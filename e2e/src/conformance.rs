@@ -178,8 +178,10 @@ impl Scenario {
             eventually("conditions", async || condition.check(cluster).await).await?;
         }
         let repeated: Vec<_> = self.ask.iter().filter(|q| !q.once).collect();
+        let mirrored = self.mirror.iter().map(Mirrored::unmarked);
+        let mirrored: Vec<_> = mirrored.collect();
         eventually("the first pass", async || {
-            for question in &repeated {
+            for question in repeated.iter().copied().chain(&mirrored) {
                 question.check(cluster).await?;
             }
             Ok(())
@@ -299,6 +301,13 @@ impl Share {
 }
 
 impl Mirrored {
+    /// The request with an id that nobody counts.
+    fn unmarked(&self) -> Question {
+        let mut question = self.of.clone();
+        question.path = question.path.replace("ID", "unmarked");
+        question
+    }
+
     async fn check(&self, cluster: &Cluster) -> Result<()> {
         let id = format!("mirror-{}", fresh());
         let mut question = self.of.clone();
