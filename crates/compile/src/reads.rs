@@ -18,6 +18,8 @@ pub(crate) enum Read {
     Object(ObjectKey),
     /// All objects of a kind in a namespace.
     Kind(Kind, Arc<str>),
+    /// What routes of a kind and namespace are attached to of an object.
+    Claims(Kind, Arc<str>, ObjectKey),
     /// Which namespaces have objects of a kind.
     Spaces(Kind),
     /// Whether a namespace is there, and discovered.

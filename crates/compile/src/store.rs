@@ -17,6 +17,7 @@ use crate::input::{
 };
 use crate::policy::{Kept, Peer, PeerLevels, Policy, sent_name};
 
+mod claims;
 mod lookup;
 mod objects;
 

@@ -338,3 +338,45 @@ fn among_thousands_of_routes_a_change_of_one_costs_one() {
     let cost = compiler.derivations() - before;
     assert!(cost < 20, "{cost}");
 }
+
+/// 5,000 routes on one service: neither a change of one, nor a route of a kind that goes before on another port, looks
+/// at the others.
+#[test]
+fn among_thousands_of_routes_on_one_service_a_change_of_one_costs_one() {
+    const ROUTES: usize = 5_000;
+    let mut compiler = mesh();
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: api, namespace: shop}, spec: {clusterIP: 10.2.0.8, ports: [{name: http, port: 80}, {name: grpc, port: 90}, {name: tcp, port: 100}]}}";
+    let route = |kind: &str, name: &str, port: u16, weight: usize| {
+        format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: {kind}, metadata: {{name: {name}, namespace: shop}}, spec: {{parentRefs: [{{group: '', kind: Service, name: api, port: {port}}}], rules: [{{backendRefs: [{{name: cart, port: 80, weight: {weight}}}, {{name: web, port: 80, weight: 1}}]}}]}}}}"
+        )
+    };
+    let tcp = route("TCPRoute", "t", 100, 1).replace("/v1,", "/v1alpha2,");
+    let mut documents = vec![service.to_owned(), tcp];
+    documents.extend((0..ROUTES).map(|at| route("HTTPRoute", &format!("r{at:04}"), 80, 1)));
+    let loaded = read_manifest("routes.yaml", &documents.join("\n---\n"));
+    assert_eq!(loaded.problems, []);
+    compiler.apply(loaded.objects.into_iter().map(Change::Apply));
+
+    let mut cost = |text: &str| {
+        let before = compiler.derivations();
+        let delta = apply(&mut compiler, text);
+        (compiler.derivations() - before, changed(&delta))
+    };
+    let only = |name: &str| BTreeSet::from([format!("+Route {name}")]);
+    let (derived, told) = cost(&route("HTTPRoute", "r4321", 80, 9));
+    assert_eq!((derived, told), (1, only("HTTPRoute/shop/r4321")));
+    // One more: itself, and the two services that one more route uses.
+    let (derived, told) = cost(&route("HTTPRoute", "r9999", 80, 1));
+    assert_eq!(told, only("HTTPRoute/shop/r9999"));
+    assert!(derived <= 5, "{derived}");
+    // The first of a kind that goes before may take the port from all: each is looked at, and none differs.
+    let (_, told) = cost(&route("GRPCRoute", "g1", 90, 1));
+    assert_eq!(told, only("GRPCRoute/shop/g1"));
+    // After that, nobody but itself.
+    for (name, weight) in [("g1", 2), ("g2", 1)] {
+        let (derived, told) = cost(&route("GRPCRoute", name, 90, weight));
+        assert_eq!(told, only(&format!("GRPCRoute/shop/{name}")));
+        assert!(derived <= 5, "{derived}");
+    }
+}

@@ -33,6 +33,7 @@ mod tls;
 mod traffic;
 mod unit;
 
+pub use conflicts::claims;
 pub use policies::apply_backend_policies;
 pub use tls::backend_tls_policy;
 pub use traffic::backend_traffic_policy;

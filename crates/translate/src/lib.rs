@@ -17,6 +17,6 @@ mod world;
 
 pub use output::{ParentStatus, RouteCondition, Translated};
 pub use world::{
-    MeshInfo, PortInfo, Referent, Referrer, SelectedWorkload, ServiceInfo, ServiceKind,
+    Claim, MeshInfo, PortInfo, Referent, Referrer, SelectedWorkload, ServiceInfo, ServiceKind,
     WaypointInfo, World,
 };

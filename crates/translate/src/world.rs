@@ -29,6 +29,10 @@ pub trait World {
     /// Other objects of a kind in a namespace, in the order of their names; for
     /// merging and conflicts (DestinationRules of a host, delegates, ...).
     fn objects(&self, kind: ambit_kube::Kind, namespace: &str) -> Vec<Located<ambit_kube::Object>>;
+    /// What routes of a kind and namespace are attached to of a Service or ServiceEntry: one entry for each port or
+    /// name of a port that they say, in no order. Asked in place of [`objects`](Self::objects), which would make every
+    /// such route a dependency of every other one.
+    fn claims(&self, kind: ambit_kube::Kind, namespace: &str, service: &ObjectKey) -> Vec<Claim>;
     /// One object.
     fn object(&self, key: &ObjectKey) -> Option<Located<ambit_kube::Object>>;
     /// Namespaces that have objects of a kind; for what holds across namespaces.
@@ -43,6 +47,17 @@ pub trait World {
     ) -> Vec<SelectedWorkload>;
     /// The mesh as a whole.
     fn mesh(&self) -> &MeshInfo;
+}
+
+/// A part of a Service or ServiceEntry that routes of one kind and namespace name as their parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The first of these routes, by name.
+    pub route: Arc<str>,
+    /// `parentRefs[].port`; all ports if neither this nor a section is said.
+    pub port: Option<i64>,
+    /// `parentRefs[].sectionName`: a port's name.
+    pub section: Option<Arc<str>>,
 }
 
 /// A service under one host name.

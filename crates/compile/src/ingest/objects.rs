@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ambit_kube::{
     Action, AuthorizationPolicy, Kind, Located, Object, ObjectKey, PolicyTargetReference, Reach,
 };
+use ambit_translate::gateway_api;
 use ambit_types::NamespacedName;
 
 use super::Ingest;
@@ -43,6 +44,12 @@ impl Ingest<'_> {
         self.touch(&Read::Kind(key.kind, Arc::clone(&key.namespace)));
         self.attach(key, was.as_ref(), false);
         self.attach(key, is.as_ref(), true);
+        let claims = |object: Option<&Object>| object.map(gateway_api::claims).unwrap_or_default();
+        let claimed = &mut self.store.objects.claims;
+        for service in claimed.replace(key, claims(was.as_ref()), claims(is.as_ref())) {
+            let namespace = Arc::clone(&key.namespace);
+            self.touch(&Read::Claims(key.kind, namespace, service));
+        }
         let selects = [was.as_ref(), is.as_ref()].map(|object| object.and_then(selector));
         if let [before, now] = selects
             && before != now

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ambit_kube::{Kind, Located, Object, ObjectKey};
 
+use super::claims::Claims;
 use crate::input::Labels;
 
 /// Objects by kind, namespace and name. Not pods, nodes and slices, of which there are many: those are kept as far as
@@ -19,6 +20,8 @@ pub(crate) struct Objects {
     attached: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// Policies of a namespace that only a waypoint can enforce and that select workloads, with what they select.
     selecting: HashMap<Arc<str>, BTreeMap<ObjectKey, Labels>>,
+    /// What routes are attached to.
+    pub(crate) claims: Claims,
 }
 
 /// Objects by name.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ambit_kube::{Kind, Located, Object, ObjectKey};
 use ambit_translate::{
-    MeshInfo, Referent, Referrer, SelectedWorkload, ServiceInfo, WaypointInfo, World,
+    Claim, MeshInfo, Referent, Referrer, SelectedWorkload, ServiceInfo, WaypointInfo, World,
 };
 use ambit_types::NamespacedName;
 
@@ -94,6 +94,15 @@ impl World for View<'_> {
         }
         let objects = self.store.objects.of(kind, &namespace);
         objects.map(|(_, object)| object.clone()).collect()
+    }
+
+    fn claims(&self, kind: Kind, namespace: &str, service: &ObjectKey) -> Vec<Claim> {
+        let namespace = Arc::from(namespace);
+        self.note(Read::Claims(kind, Arc::clone(&namespace), service.clone()));
+        if self.store.space(&namespace).is_none() {
+            return Vec::new();
+        }
+        self.store.objects.claims.of(service, kind, &namespace)
     }
 
     fn object(&self, key: &ObjectKey) -> Option<Located<Object>> {

@@ -3,76 +3,75 @@
 
 use std::sync::Arc;
 
-use ambit_kube::{Kind, Object};
+use ambit_kube::{Kind, Object, ObjectKey};
 use ambit_proto::waypoint::RouteKind;
 
 use super::codes;
 use super::parents::speaks;
 use super::report::{Fault, Report};
 use super::spec::ParentRef;
-use crate::{PortInfo, ServiceInfo, World};
+use crate::{Claim, PortInfo, ServiceInfo, World};
 
-/// Routes of kinds that go before, with what they are attached to.
-#[derive(Debug, Default)]
-pub(super) struct Rivals(Vec<Rival>);
-
-#[derive(Debug)]
-struct Rival {
-    label: String,
-    kind: RouteKind,
-    namespace: String,
-    parents: Vec<ParentRef>,
+/// Routes of kinds that go before, as far as they are about the same services.
+#[derive(Clone, Copy)]
+pub(super) struct Rivals<'a> {
+    world: &'a dyn World,
+    namespace: &'a str,
+    before: &'static [(Kind, RouteKind)],
 }
 
-impl Rivals {
+impl<'a> Rivals<'a> {
     /// Those of the route's own namespace: a producer's rivals are of the
     /// service's namespace, and a consumer's of the clients', which is the same
     /// one for both.
-    pub(super) fn find(world: &dyn World, namespace: &str, kind: RouteKind) -> Self {
-        let before: &[(Kind, RouteKind)] = match kind {
+    pub(super) fn new(world: &'a dyn World, namespace: &'a str, kind: RouteKind) -> Self {
+        let before: &[_] = match kind {
             RouteKind::Grpc => &[],
             RouteKind::Http => &BEFORE[..1],
             RouteKind::Tls => &BEFORE[..2],
             RouteKind::Tcp => &BEFORE,
         };
-        let mut rivals = Vec::new();
-        for (object_kind, kind) in before {
-            for object in world.objects(*object_kind, namespace) {
-                rivals.push(Rival {
-                    label: format!("{object_kind} {}", object.object.key().name),
-                    kind: *kind,
-                    namespace: namespace.to_owned(),
-                    parents: parent_refs(&object.object),
-                });
-            }
+        Self {
+            world,
+            namespace,
+            before,
         }
-        Self(rivals)
     }
 
     /// Who has this port.
-    pub(super) fn of(&self, service: &ServiceInfo, port: &PortInfo) -> Option<&str> {
-        let has = |rival: &&Rival| {
-            speaks(rival.kind, port.protocol)
-                && rival
-                    .parents
-                    .iter()
-                    .any(|parent| names(parent, &rival.namespace, service) && parent.covers(port))
-        };
-        self.0.iter().find(has).map(|rival| &*rival.label)
+    pub(super) fn of(&self, service: &ServiceInfo, port: &PortInfo) -> Option<String> {
+        let speaking = self
+            .before
+            .iter()
+            .filter(|(_, kind)| speaks(*kind, port.protocol));
+        for (kind, _) in speaking {
+            let claims = self.world.claims(*kind, self.namespace, &service.object);
+            let on_port = claims.into_iter().filter(|claim| claim.covers(port));
+            if let Some(route) = on_port.map(|claim| claim.route).min() {
+                return Some(format!("{kind} {route}"));
+            }
+        }
+        None
     }
 }
 
-/// Whether a reference is to this service's object.
-fn names(parent: &ParentRef, own: &str, service: &ServiceInfo) -> bool {
-    let object = &service.object;
-    parent.kind() == (object.kind.group(), object.kind.as_str())
-        && parent.namespace.as_deref().unwrap_or(own) == &*object.namespace
-        && *parent.name == *object.name
+impl Claim {
+    /// Whether it is about this port (2.1), by number and by name.
+    fn covers(&self, port: &PortInfo) -> bool {
+        self.port
+            .is_none_or(|number| number == i64::from(port.number))
+            && self
+                .section
+                .as_ref()
+                .is_none_or(|name| **name == *port.name)
+    }
 }
 
-/// The parents of a route of any kind.
-fn parent_refs(object: &Object) -> Vec<ParentRef> {
-    let value = match object {
+/// What a route of Gateway API is attached to of Services and ServiceEntries,
+/// by its own word; for whoever answers [`World::claims`]. Nothing for objects
+/// of other kinds.
+pub fn claims(route: &Object) -> Vec<(ObjectKey, Claim)> {
+    let value = match route {
         Object::GrpcRoute(route) => serde_json::to_value(&route.spec.parent_refs),
         Object::HttpRoute(route) => serde_json::to_value(&route.spec.parent_refs),
         Object::TlsRoute(route) => serde_json::to_value(&route.spec.parent_refs),
@@ -81,8 +80,25 @@ fn parent_refs(object: &Object) -> Vec<ParentRef> {
     };
     let parents = value
         .ok()
-        .and_then(|value| serde_json::from_value(value).ok());
-    parents.unwrap_or_default()
+        .and_then(|value| serde_json::from_value::<Vec<ParentRef>>(value).ok());
+    let key = route.key();
+    let of = |parent: ParentRef| {
+        let kinds = [Kind::Service, Kind::ServiceEntry].into_iter();
+        let mut named = kinds.filter(|kind| parent.kind() == (kind.group(), kind.as_str()));
+        let namespace = parent.namespace.as_deref().unwrap_or(&key.namespace);
+        let service = ObjectKey::new(named.next()?, namespace, parent.name.as_str());
+        let claim = Claim {
+            route: Arc::clone(&key.name),
+            port: parent.port,
+            section: parent.section_name.as_deref().map(Arc::from),
+        };
+        Some((service, claim))
+    };
+    parents
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(of)
+        .collect()
 }
 
 /// Reports VirtualServices of the mesh that are about the same services.

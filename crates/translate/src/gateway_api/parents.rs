@@ -45,7 +45,7 @@ pub(super) struct Asker<'a> {
     pub(super) world: &'a dyn World,
     pub(super) namespace: &'a str,
     pub(super) kind: RouteKind,
-    pub(super) rivals: &'a Rivals,
+    pub(super) rivals: Rivals<'a>,
 }
 
 /// Judges all parents, in their order.

@@ -130,12 +130,12 @@ fn translate<T, S: Serialize>(
 impl Unit<'_> {
     fn translate(&self, mut report: Report) -> Translated<Vec<Route>> {
         self.unused(&mut report);
-        let rivals = Rivals::find(self.world, &self.key.namespace, self.kind);
+        let rivals = Rivals::new(self.world, &self.key.namespace, self.kind);
         let asker = Asker {
             world: self.world,
             namespace: &self.key.namespace,
             kind: self.kind,
-            rivals: &rivals,
+            rivals,
         };
         let judged = parents::judge(&mut report, asker, &self.spec.parent_refs);
         let producer = self.group(&mut report, &judged, false);

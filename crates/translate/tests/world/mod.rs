@@ -19,8 +19,8 @@ use ambit_kube::core::{ObjectMeta, Service};
 use ambit_kube::{Kind, Located, Object, ObjectKey, Problem, Resolution, ServiceEntry};
 use ambit_proto::waypoint::Protocol;
 use ambit_translate::{
-    MeshInfo, PortInfo, Referent, Referrer, SelectedWorkload, ServiceInfo, ServiceKind,
-    WaypointInfo, World,
+    Claim, MeshInfo, PortInfo, Referent, Referrer, SelectedWorkload, ServiceInfo, ServiceKind,
+    WaypointInfo, World, gateway_api,
 };
 
 /// Objects and nothing else.
@@ -260,6 +260,15 @@ impl World for TestWorld {
             .collect();
         found.sort_by_key(|located| located.object.key().name);
         found
+    }
+
+    fn claims(&self, kind: Kind, namespace: &str, service: &ObjectKey) -> Vec<Claim> {
+        let routes = self.objects(kind, namespace).into_iter();
+        let claims = routes.flat_map(|route| gateway_api::claims(&route.object));
+        claims
+            .filter(|(of, _)| of == service)
+            .map(|(_, claim)| claim)
+            .collect()
     }
 
     fn object(&self, key: &ObjectKey) -> Option<Located<Object>> {
