@@ -44,3 +44,8 @@ fn filters() {
 fn resilience() {
     scenarios("resilience.yaml");
 }
+
+#[test]
+fn status() {
+    scenarios("status.yaml");
+}

@@ -236,6 +236,8 @@ pub struct Condition {
     /// A text within its message.
     #[serde(default)]
     message: String,
+    /// `observedGeneration`.
+    generation: Option<i64>,
 }
 
 impl Condition {
@@ -274,6 +276,12 @@ impl Condition {
             self.of,
             self.status,
             self.reason
+        );
+        let generation = found["observedGeneration"].as_i64();
+        ensure!(
+            self.generation.is_none() || generation == self.generation,
+            "{}: observedGeneration {generation:?}",
+            self.of
         );
         let message = found["message"].as_str().unwrap_or_default();
         ensure!(message.contains(&self.message), "{}: {message:?}", self.of);
