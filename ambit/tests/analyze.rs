@@ -233,3 +233,39 @@ fn every_code_is_documented() {
         assert!(documentation.contains(&anchor), "{code}");
     }
 }
+
+/// The forms that guides to other meshes show: each that isn't done says what to use.
+#[test]
+fn the_forms_that_users_have_are_answered() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../e2e/fixtures/seeds");
+    let run = ambit(&["analyze", seeds]);
+    assert_eq!(run.code, 79, "{}{}", run.output, run.notes);
+    for (object, remedy) in [
+        (
+            "(TrafficSplit basket-split.store ",
+            "write apiVersion: split.smi-spec.io/v1alpha2",
+        ),
+        (
+            "(HTTPRoute basket-canary.store ",
+            "add a parentRef with group \"\" and kind Service",
+        ),
+        (
+            "Gateway (networking.istio.io/v1beta1) front-door.store",
+            "gatewayClassName istio-waypoint",
+        ),
+        (
+            "IstioOperator (install.istio.io/v1alpha1) plane",
+            "a MeshConfig document",
+        ),
+        (
+            "(Namespace older ",
+            "label the namespace or the pod istio.io/dataplane-mode=ambient",
+        ),
+    ] {
+        let line = run.output.lines().find(|line| line.contains(object));
+        let line = line.unwrap_or_else(|| panic!("nothing of {object}: {}", run.output));
+        assert!(line.contains(remedy), "{line}");
+    }
+    let errors = run.output.lines().filter(|line| line.starts_with("Error"));
+    assert_eq!(errors.count(), 1, "{}", run.output);
+}
