@@ -5,6 +5,7 @@
 
 mod envoy;
 mod memory;
+mod routes;
 mod speed;
 mod waypoint;
 
@@ -59,6 +60,8 @@ pub enum Part {
     Tunnel,
     /// The waypoint.
     Waypoint,
+    /// Thousands of routes.
+    Routes,
 }
 
 /// Measures, and prints tables.
@@ -66,11 +69,15 @@ pub enum Part {
 /// # Errors
 /// If a mesh can't be brought up or a load fails.
 pub async fn run(plan: Plan) -> Result<()> {
-    if plan.only != Some(Part::Waypoint) {
-        tunnel(plan.length, plan.peer).await?;
+    let wanted = |part| plan.only.is_none_or(|only| only == part);
+    if wanted(Part::Tunnel) {
+        tunnel(plan.length, plan.peer.clone()).await?;
     }
-    if plan.only != Some(Part::Tunnel) {
-        waypoint::compare(plan.envoy, plan.length).await?;
+    if wanted(Part::Waypoint) {
+        waypoint::compare(plan.envoy.clone(), plan.length).await?;
+    }
+    if wanted(Part::Routes) {
+        routes::measure(plan.length).await?;
     }
     Ok(())
 }

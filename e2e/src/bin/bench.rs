@@ -1,6 +1,6 @@
 //! `make bench`: measures the mesh. `QUICK=1` is short; `BENCH_PEER=PROGRAM`
 //! also measures another ztunnel in the same run, `BENCH_ENVOY=PROGRAM` an Envoy
-//! as a waypoint; `BENCH_ONLY=tunnel|waypoint` leaves out the other part.
+//! as a waypoint; `BENCH_ONLY=tunnel|waypoint|routes` leaves out the other parts.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,8 @@ fn main() -> Result<()> {
         None | Some("") => None,
         Some("tunnel") => Some(Part::Tunnel),
         Some("waypoint") => Some(Part::Waypoint),
-        Some(other) => bail!("BENCH_ONLY={other}: tunnel or waypoint"),
+        Some("routes") => Some(Part::Routes),
+        Some(other) => bail!("BENCH_ONLY={other}: tunnel, waypoint or routes"),
     };
     runtime.block_on(bench::run(Plan {
         length,
