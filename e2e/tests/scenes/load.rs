@@ -1,0 +1,132 @@
+//! Clients that keep their connections, as applications do, and count what
+//! fails. A connection that the server ended between two requests, or said it
+//! would end, is opened again and is no failure.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ambit_netns::NetNs;
+use ambit_testkit::client;
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) answered: usize,
+    /// Connections that were opened.
+    pub(crate) opened: usize,
+    pub(crate) failures: Vec<String>,
+}
+
+/// Clients at work.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+    clients: JoinSet<Outcome>,
+}
+
+impl Load {
+    /// Starts clients in a namespace, each with one connection.
+    pub(crate) fn start(ns: &NetNs, to: SocketAddr, clients: usize) -> Self {
+        let mut load = Self {
+            stop: Arc::default(),
+            done: Arc::default(),
+            clients: JoinSet::new(),
+        };
+        for _ in 0..clients {
+            let (ns, stop, done) = (ns.clone(), Arc::clone(&load.stop), Arc::clone(&load.done));
+            load.clients.spawn(client(ns, to, stop, done));
+        }
+        load
+    }
+
+    /// Waits until so many more requests are answered.
+    pub(crate) async fn more(&self, requests: usize) -> Result<()> {
+        let wanted = self.done.load(Ordering::Relaxed) + requests;
+        let reached = async {
+            while self.done.load(Ordering::Relaxed) < wanted {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), reached)
+            .await
+            .context("the load stands still")
+    }
+
+    /// Ends it.
+    pub(crate) async fn stop(mut self) -> Result<Outcome> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Outcome::default();
+        while let Some(one) = self.clients.join_next().await {
+            let one = one?;
+            all.answered += one.answered;
+            all.opened += one.opened;
+            all.failures.extend(one.failures);
+        }
+        Ok(all)
+    }
+}
+
+async fn client(
+    ns: NetNs,
+    to: SocketAddr,
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut connections = JoinSet::new();
+    let mut kept: Option<SendRequest<Empty<Bytes>>> = None;
+    while !stop.load(Ordering::Relaxed) {
+        let sender = match kept.take() {
+            // An end between two requests shows here.
+            Some(mut sender) => sender.ready().await.is_ok().then_some(sender),
+            None => None,
+        };
+        let exchange = async {
+            let mut sender = match sender {
+                Some(sender) => sender,
+                None => {
+                    outcome.opened += 1;
+                    let io = TokioIo::new(client::connect(&ns, to).await?);
+                    let (sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+                    connections.spawn(async move {
+                        let _ = connection.await;
+                    });
+                    sender
+                }
+            };
+            let request = Request::get("/")
+                .header("host", "echo")
+                .body(Empty::new())?;
+            let response = sender.send_request(request).await.context("no answer")?;
+            let status = response.status();
+            let ends = response
+                .headers()
+                .get("connection")
+                .is_some_and(|value| value == "close");
+            response.into_body().collect().await.context("body")?;
+            ensure!(status == 200, "status {status}");
+            Ok((!ends).then_some(sender))
+        };
+        match timeout(Duration::from_secs(10), exchange).await {
+            Ok(Ok(sender)) => {
+                kept = sender;
+                outcome.answered += 1;
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(Err(error)) => outcome.failures.push(format!("{error:#}")),
+            Err(_) => outcome.failures.push("no answer in 10 s".to_owned()),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    outcome
+}
