@@ -252,6 +252,11 @@ impl Client {
         })
     }
 
+    /// Connections to the waypoint.
+    pub(crate) fn connections(&self) -> usize {
+        self.pool.connections()
+    }
+
     /// A tunnel to an address behind the waypoint.
     pub(crate) async fn tunnel(&self, authority: &str) -> Result<Tunnel, OpenError> {
         let svid = Arc::clone(&self.svid);

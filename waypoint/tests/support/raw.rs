@@ -38,8 +38,10 @@ pub(crate) struct Seen {
 impl Seen {
     /// Everything, connection by connection.
     pub(crate) fn text(&self) -> String {
-        let all = self.bytes.lock().concat();
-        String::from_utf8_lossy(&all).into_owned()
+        let all = self.bytes.lock();
+        let all: Vec<_> = all.iter().filter(|one| !one.is_empty()).collect();
+        let all: Vec<_> = all.iter().map(|one| String::from_utf8_lossy(one)).collect();
+        all.join("\n--- another connection\n")
     }
 
     pub(crate) fn connections(&self) -> usize {

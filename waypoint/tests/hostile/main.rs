@@ -1,0 +1,17 @@
+//! Peers that mean harm: `waypoint-contract` 7.2 to 7.4 and what the issue lists
+//! as bad input, against the real program. Every table says in its first column
+//! what is attacked.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod client;
+mod config;
+mod floods;
+mod frames;
+mod limits;
+mod smuggling;
+mod smuggling2;
+mod tokens;
+mod upgrades;
+mod upstream;
