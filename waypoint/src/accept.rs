@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_hbone::{InboundStream, serve_tls};
+use ambit_hbone::{HboneConfig, InboundStream, serve_tls};
 use ambit_net::Listener;
 use ambit_runtime::Backoff;
 use tokio::net::TcpStream;
@@ -65,7 +65,16 @@ async fn queued(listener: &Listener) -> Option<(TcpStream, SocketAddr)> {
 /// One connection, start to finish: its tunnels live on it, each in a task.
 async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr) {
     let node = Arc::clone(&worker.node);
-    let max = node.config.load().gateway.limits.max_connections;
+    let (max, hbone) = {
+        let config = node.config.load();
+        let gateway = &config.gateway;
+        let hbone = HboneConfig {
+            accepted_streams: gateway.limits.max_streams,
+            trust_domains: Arc::clone(&gateway.trust_domains),
+            ..worker.hbone.clone()
+        };
+        (gateway.limits.max_connections, hbone)
+    };
     let Some(_counted) = node.connections.enter(max) else {
         debug!(%peer, max, "connection refused: the limit is reached");
         return;
@@ -77,7 +86,7 @@ async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr) {
             return;
         }
     };
-    let accepted = serve_tls(stream, &svid, &worker.hbone, &worker.gate).await;
+    let accepted = serve_tls(stream, &svid, &hbone, &worker.gate).await;
     drop(svid);
     let mut connection = match accepted {
         Ok(connection) => connection,

@@ -75,7 +75,10 @@ pub(crate) async fn serve_stats(
     metrics.register_collector(ProcessCollector::new(runtimes));
     node.observer.register(&mut metrics);
     let metrics = Arc::new(metrics);
+    let own = Arc::clone(node);
     let page = move |request: ::http::Request<_>| {
+        let wanted = own.config.load().gateway.message.destination_reporter;
+        own.observer.report_destination(wanted);
         let answer = http::metrics(request.headers(), &metrics);
         async move { answer }
     };

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use ambit_hbone::{ConnectRequest, Pool, PoolKey};
 use ambit_identity::CertStore;
-use ambit_net::{DuplexIo, PodSockets};
+use ambit_net::{DuplexIo, Keepalive, PodSockets};
 use ambit_types::{SpiffeId, wire};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -42,6 +42,8 @@ pub(crate) struct Hop {
     pub(crate) proxy: Option<ProxyHeader>,
     /// Of each of TCP and TLS.
     pub(crate) connect_timeout: Duration,
+    /// Of plain TCP; none is the process's own.
+    pub(crate) keepalive: Option<Keepalive>,
     /// `forwarded` of the CONNECT; empty leaves it out.
     pub(crate) forwarded: String,
 }
@@ -76,7 +78,16 @@ impl Dialer {
                 }
             };
         }
-        let dialled = self.sockets.connect(hop.address, hop.connect_timeout).await;
+        let dialled = match hop.keepalive {
+            None => self.sockets.connect(hop.address, hop.connect_timeout).await,
+            Some(keepalive) => {
+                let sockets = PodSockets {
+                    keepalive,
+                    ..self.sockets.clone()
+                };
+                sockets.connect(hop.address, hop.connect_timeout).await
+            }
+        };
         let mut io = dialled.map_err(DialFailure::Connect)?;
         if let Some(header) = &hop.proxy {
             let wrote = io.write_all(&header.encode()).await;

@@ -27,6 +27,6 @@ mod upgrade;
 pub(crate) use body::UpBody;
 pub(crate) use exchange::Exchange;
 pub(crate) use head::{Checked, check};
-pub(crate) use reach::{hop_to, plain_endpoint};
+pub(crate) use reach::{hop_to, keepalive, plain_endpoint};
 pub(crate) use reply::Flag;
 pub(crate) use server::{Inner, serve};

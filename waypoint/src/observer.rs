@@ -91,6 +91,11 @@ impl Observer {
         );
     }
 
+    /// What the mesh wants of the metrics; to be said before they are shown.
+    pub(crate) fn report_destination(&self, yes: bool) {
+        self.metrics.report_destination(yes);
+    }
+
     /// Forgets series of what is gone.
     pub(crate) fn sweep(&self) {
         self.metrics.sweep();

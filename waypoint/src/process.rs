@@ -219,7 +219,6 @@ fn start(
             }
         };
         let hbone = HboneConfig {
-            accepted_streams: 200,
             handshake_timeout: node.settings.limits.handshake,
             ..HboneConfig::default()
         };

@@ -18,7 +18,7 @@ use tracing::debug;
 use crate::config::{Config, Target};
 use crate::destination::Found;
 use crate::dial::{Alpn, DialFailure, Hop, ProxyHeader, UpstreamIo};
-use crate::http::{Flag, Inner, plain_endpoint};
+use crate::http::{Flag, Inner, keepalive, plain_endpoint};
 use crate::observer::TcpFlow;
 
 /// Why a connection isn't carried.
@@ -302,6 +302,7 @@ fn hop(inner: &Inner, way: &Way, endpoint: &Endpoint, port: u16) -> Result<Hop, 
         connect_timeout: policy
             .and_then(|policy| policy.pool.connect_timeout)
             .unwrap_or(way.connect_timeout),
+        keepalive: settings.as_deref().and_then(keepalive),
         forwarded: String::new(),
     })
 }

@@ -59,7 +59,7 @@ async fn handshake(
     svid: &Svid,
     config: &HboneConfig,
 ) -> Result<ServerConnection, AcceptError> {
-    let wire = accept(stream, svid.server_config())
+    let wire = accept(stream, svid.server_config_for(&config.trust_domains))
         .await
         .map_err(|error| AcceptError::Tls {
             fault: classify_io(&error),

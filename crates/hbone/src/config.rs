@@ -1,5 +1,6 @@
 //! What may be chosen about HBONE; the defaults are the contract's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_net::DIAL_TIMEOUT;
@@ -21,6 +22,9 @@ pub struct HboneConfig {
     pub max_connections: usize,
     /// Streams that a client may have open with us at once.
     pub accepted_streams: u32,
+    /// Trust domains whose workloads are accepted besides our own: aliases of
+    /// the mesh.
+    pub trust_domains: Arc<[Arc<str>]>,
     /// The TCP part of a dial.
     pub dial_timeout: Duration,
     /// TLS and HTTP/2 preface together, on either side.
@@ -44,6 +48,7 @@ impl Default for HboneConfig {
             unused_release: Duration::from_secs(300),
             max_connections: 8192,
             accepted_streams: 200,
+            trust_domains: Arc::default(),
             dial_timeout: DIAL_TIMEOUT,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(20),

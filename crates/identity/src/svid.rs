@@ -13,7 +13,7 @@ use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, TrustAnchor};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
 use tracing::warn;
@@ -82,8 +82,13 @@ pub struct Svid {
     /// Template of every client configuration; it trusts nobody.
     client: ClientConfig,
     clients: Mutex<VecDeque<CachedClient>>,
+    /// How [`server`](Self::server) was made, to make another.
+    tls: TlsOptions,
+    aliased: Mutex<Option<CachedServer>>,
 }
 
+/// With the aliases that it is for.
+type CachedServer = (Arc<[Arc<str>]>, Arc<ServerConfig>);
 type CachedClient = (Arc<[SpiffeId]>, Arc<ClientConfig>);
 
 impl Svid {
@@ -122,9 +127,14 @@ impl Svid {
         let anchors = anchors(&roots)?;
         let provider = provider_with(tls.key_exchange);
         let certified = certify(chain.clone(), key_pkcs8_der, &provider)?;
-        let rule = PeerRule::TrustDomain(Arc::clone(expected.trust_domain()));
+        let rule = PeerRule::TrustDomains(Arc::from([Arc::clone(expected.trust_domain())]));
         let verifier = PeerVerifier::new(Arc::clone(&anchors), &provider, rule);
-        let server = server_config(&provider, tls, verifier, Arc::clone(&certified))?;
+        let server = server_config(
+            &provider,
+            tls,
+            verifier,
+            Arc::<SingleCertAndKey>::clone(&certified),
+        )?;
         let nobody = PeerRule::OneOf(Arc::from([]));
         let verifier = PeerVerifier::new(Arc::clone(&anchors), &provider, nobody);
         let client = client_config(&provider, tls, verifier, certified)?;
@@ -139,6 +149,8 @@ impl Svid {
             server: Arc::new(server),
             client,
             clients: Mutex::new(VecDeque::new()),
+            tls,
+            aliased: Mutex::new(None),
         })
     }
 
@@ -176,6 +188,35 @@ impl Svid {
     /// mandatory, ALPN `h2`, no resumption.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
+    }
+
+    /// [`Svid::server_config`] that also takes clients of these trust domains,
+    /// aliases of ours. They are verified against our own roots.
+    pub fn server_config_for(&self, aliases: &Arc<[Arc<str>]>) -> Arc<ServerConfig> {
+        if aliases.is_empty() {
+            return self.server_config();
+        }
+        let mut cached = self.aliased.lock();
+        if let Some((known, config)) = &*cached
+            && known == aliases
+        {
+            return Arc::clone(config);
+        }
+        let own = std::iter::once(self.id.trust_domain());
+        let domains = own.chain(aliases.iter()).cloned().collect();
+        let rule = PeerRule::TrustDomains(domains);
+        let verifier = PeerVerifier::new(Arc::clone(&self.anchors), &self.provider, rule);
+        let certified = Arc::clone(&self.server.cert_resolver);
+        let config = match server_config(&self.provider, self.tls, verifier, certified) {
+            Ok(config) => Arc::new(config),
+            Err(error) => {
+                // The same parts made a configuration before.
+                warn!(%error, "aliases of the trust domain are not taken");
+                return self.server_config();
+            }
+        };
+        *cached = Some((Arc::clone(aliases), Arc::clone(&config)));
+        config
     }
 
     /// The dialer's configuration for a peer that must be one of `expected`. It
@@ -319,7 +360,7 @@ fn server_config(
     provider: &Arc<CryptoProvider>,
     tls: TlsOptions,
     verifier: PeerVerifier,
-    certified: Arc<SingleCertAndKey>,
+    certified: Arc<dyn ResolvesServerCert>,
 ) -> Result<ServerConfig, SvidError> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(tls.protocol_versions())

@@ -21,8 +21,9 @@ use crate::fault::TlsFault;
 /// Which identity a peer must have.
 #[derive(Debug, Clone)]
 pub(crate) enum PeerRule {
-    /// As a server we admit every workload of our own trust domain.
-    TrustDomain(Arc<str>),
+    /// As a server we admit every workload of our own trust domain, and of its
+    /// aliases.
+    TrustDomains(Arc<[Arc<str>]>),
     /// As a client we want one of these URIs, byte for byte. An empty list
     /// matches nobody.
     OneOf(Arc<[String]>),
@@ -81,8 +82,8 @@ impl PeerRule {
             return Err(TlsFault::NotSpiffe.into());
         }
         match self {
-            Self::TrustDomain(td) => ids
-                .any(|(_, id)| id.trust_domain() == td)
+            Self::TrustDomains(domains) => ids
+                .any(|(_, id)| domains.contains(id.trust_domain()))
                 .then_some(())
                 .ok_or_else(|| TlsFault::WrongTrustDomain.into()),
             Self::OneOf(expected) => ids

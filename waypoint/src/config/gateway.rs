@@ -20,6 +20,8 @@ pub(crate) struct Gateway {
     pub(crate) detection: Duration,
     pub(crate) server: ServerHeader,
     pub(crate) limits: Limits,
+    /// The mesh's trust domain and its aliases.
+    pub(crate) trust_domains: Arc<[Arc<str>]>,
     pub(crate) serves_services: bool,
     pub(crate) serves_workloads: bool,
     pub(crate) trusted_proxies: usize,
@@ -152,6 +154,7 @@ impl Gateway {
             detection: Duration::from_millis(message.protocol_detection_ms.unwrap_or(200)),
             server,
             limits: Limits::decode(&message.limits.unwrap_or_default()),
+            trust_domains: trust_domains(&message),
             serves_services: matches!(traffic, Service | All),
             serves_workloads: matches!(traffic, Workload | All),
             trusted_proxies: usize::try_from(message.trusted_proxies).unwrap_or(0),
@@ -160,6 +163,13 @@ impl Gateway {
             message: Arc::new(message),
         })
     }
+}
+
+fn trust_domains(message: &pb::Gateway) -> Arc<[Arc<str>]> {
+    let own = std::iter::once(&message.trust_domain);
+    let all = own.chain(&message.trust_domain_aliases);
+    let said = all.filter(|domain| !domain.is_empty());
+    said.map(|domain| Arc::from(domain.as_str())).collect()
 }
 
 fn normalization(mode: pb::PathNormalization) -> Normalization {
@@ -201,6 +211,7 @@ impl Default for Gateway {
             detection: Duration::from_millis(200),
             server: ServerHeader::PassThrough,
             limits: Limits::default(),
+            trust_domains: Arc::default(),
             serves_services: false,
             serves_workloads: false,
             trusted_proxies: 0,

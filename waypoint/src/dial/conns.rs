@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ambit_runtime::Scope;
@@ -17,6 +17,8 @@ use ambit_types::SpiffeId;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -76,6 +78,7 @@ pub(crate) enum Sender {
 pub(crate) struct Http1 {
     pub(crate) send: http1::SendRequest<UpBody>,
     uses: u32,
+    born: Instant,
 }
 
 /// A place on a shared HTTP/2 connection; dropping it frees the place.
@@ -89,12 +92,17 @@ struct Shared {
     active: AtomicUsize,
     uses: AtomicUsize,
     last_used: Mutex<Instant>,
+    born: Instant,
+    inner: Weak<Inner>,
 }
 
 impl Drop for Http2 {
     fn drop(&mut self) {
         self.shared.active.fetch_sub(1, Ordering::Relaxed);
         *self.shared.last_used.lock() = Instant::now();
+        if let Some(inner) = self.shared.inner.upgrade() {
+            inner.tell();
+        }
     }
 }
 
@@ -107,6 +115,21 @@ pub(crate) struct PoolLimits {
     pub(crate) uses: Option<u32>,
     /// Streams of an HTTP/2 connection.
     pub(crate) streams: usize,
+    /// Nothing new is sent on a connection that is older.
+    pub(crate) life: Option<Duration>,
+}
+
+impl PoolLimits {
+    fn outlived(&self, born: Instant) -> bool {
+        self.life.is_some_and(|life| born.elapsed() >= life)
+    }
+
+    fn worn(&self, uses: usize) -> bool {
+        let max = self
+            .uses
+            .map(|max| usize::try_from(max).unwrap_or(usize::MAX));
+        max.is_some_and(|max| uses >= max)
+    }
 }
 
 /// The connections of one data thread. Clones share them.
@@ -118,6 +141,9 @@ pub(crate) struct Conns {
 struct Inner {
     scope: Scope,
     entries: Mutex<HashMap<ConnKey, Entry>>,
+    /// Told when a place may have become free, while somebody waits.
+    freed: Notify,
+    waiting: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -125,12 +151,52 @@ struct Entry {
     idle: Vec<Idle>,
     shared: Vec<Arc<Shared>>,
     limit: Option<Duration>,
+    /// Connections that exist, whatever is done on them.
+    open: usize,
+}
+
+/// A connection exists until this is dropped.
+struct Opened<H> {
+    inner: Weak<Inner>,
+    key: ConnKey,
+    held: Option<H>,
+}
+
+impl<H> Drop for Opened<H> {
+    fn drop(&mut self) {
+        self.held = None;
+        let Some(inner) = self.inner.upgrade() else {
+            return;
+        };
+        if let Some(entry) = inner.entries.lock().get_mut(&self.key) {
+            entry.open = entry.open.saturating_sub(1);
+        }
+        inner.tell();
+    }
+}
+
+/// Somebody waits for a place.
+pub(crate) struct Waiting<'c>(&'c Inner);
+
+impl Waiting<'_> {
+    /// Until a place may have become free. To be made, and enabled, before one
+    /// is looked for.
+    pub(crate) fn freed(&self) -> Notified<'_> {
+        self.0.freed.notified()
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct Idle {
     send: http1::SendRequest<UpBody>,
     uses: u32,
     since: Instant,
+    born: Instant,
 }
 
 /// Idle connections of one key. More are closed.
@@ -143,6 +209,8 @@ impl Conns {
         let inner = Arc::new(Inner {
             scope: scope.child("upstream connections"),
             entries: Mutex::default(),
+            freed: Notify::new(),
+            waiting: AtomicUsize::new(0),
         });
         let weak = Arc::downgrade(&inner);
         scope.spawn("sweep upstream connections", async move {
@@ -153,6 +221,18 @@ impl Conns {
             }
         });
         Self { inner }
+    }
+
+    /// Whether there is a connection of this key, busy or not.
+    pub(crate) fn any(&self, key: &ConnKey) -> bool {
+        let entries = self.inner.entries.lock();
+        entries.get(key).is_some_and(|entry| entry.open > 0)
+    }
+
+    /// Waits for a place from now on.
+    pub(crate) fn wait(&self) -> Waiting<'_> {
+        self.inner.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(&self.inner)
     }
 
     /// A kept connection, if one can be used now.
@@ -167,26 +247,29 @@ impl Conns {
                 while index > 0 {
                     index -= 1;
                     let idle = entry.idle.get(index)?;
-                    if idle.send.is_closed() {
+                    if idle.send.is_closed() || limits.outlived(idle.born) {
                         entry.idle.remove(index);
                     } else if idle.send.is_ready() {
                         let idle = entry.idle.remove(index);
                         return Some(Sender::Http1(Http1 {
                             send: idle.send,
                             uses: idle.uses,
+                            born: idle.born,
                         }));
                     }
                 }
                 None
             }
             Version::Http2 => {
-                entry.shared.retain(|shared| !shared.send.is_closed());
-                let free = entry.shared.iter().find(|shared| {
-                    shared.active.load(Ordering::Relaxed) < limits.streams.max(1)
-                        && limits
-                            .uses
-                            .is_none_or(|max| shared.uses.load(Ordering::Relaxed) < max as usize)
-                })?;
+                // What is let go of here ends with its last request.
+                entry.shared.retain(|shared| {
+                    let uses = shared.uses.load(Ordering::Relaxed);
+                    !(shared.send.is_closed() || limits.worn(uses) || limits.outlived(shared.born))
+                });
+                let free = entry
+                    .shared
+                    .iter()
+                    .find(|shared| shared.active.load(Ordering::Relaxed) < limits.streams.max(1))?;
                 Some(Sender::Http2(place(free)))
             }
         }
@@ -204,6 +287,7 @@ impl Conns {
         hop: &Hop,
         held: H,
     ) -> Result<Sender, DialFailure> {
+        let held = self.opened(key, held);
         let io = TokioIo::new(dialer.dial(hop).await?);
         let scope = &self.inner.scope;
         match key.version {
@@ -220,7 +304,11 @@ impl Conns {
                         debug!(%error, "upstream connection ended");
                     }
                 });
-                Ok(Sender::Http1(Http1 { send, uses: 0 }))
+                Ok(Sender::Http1(Http1 {
+                    send,
+                    uses: 0,
+                    born: Instant::now(),
+                }))
             }
             Version::Http2 => {
                 let (send, connection) = http2::Builder::new(OnScope(scope.clone()))
@@ -244,21 +332,38 @@ impl Conns {
                     send,
                     active: AtomicUsize::new(0),
                     uses: AtomicUsize::new(0),
+                    born: Instant::now(),
+                    inner: Arc::downgrade(&self.inner),
                     last_used: Mutex::new(Instant::now()),
                 });
                 let place = place(&shared);
                 let mut entries = self.inner.entries.lock();
                 entries.entry(key.clone()).or_default().shared.push(shared);
+                drop(entries);
+                self.inner.tell();
                 Ok(Sender::Http2(place))
             }
+        }
+    }
+
+    fn opened<H>(&self, key: &ConnKey, held: H) -> Opened<H> {
+        let mut entries = self.inner.entries.lock();
+        match entries.get_mut(key) {
+            Some(entry) => entry.open += 1,
+            None => entries.entry(key.clone()).or_default().open = 1,
+        }
+        Opened {
+            inner: Arc::downgrade(&self.inner),
+            key: key.clone(),
+            held: Some(held),
         }
     }
 
     /// Gives an HTTP/1 connection back, once its response has been read.
     pub(crate) fn give_back(&self, key: &ConnKey, connection: Http1, limits: PoolLimits) {
         let uses = connection.uses.saturating_add(1);
-        let worn = limits.uses.is_some_and(|max| uses >= max);
-        if worn || connection.send.is_closed() {
+        let worn = limits.worn(usize::try_from(uses).unwrap_or(usize::MAX));
+        if worn || limits.outlived(connection.born) || connection.send.is_closed() {
             return;
         }
         let mut entries = self.inner.entries.lock();
@@ -272,8 +377,11 @@ impl Conns {
                 send: connection.send,
                 uses,
                 since: Instant::now(),
+                born: connection.born,
             });
         }
+        drop(entries);
+        self.inner.tell();
     }
 }
 
@@ -287,6 +395,12 @@ fn place(shared: &Arc<Shared>) -> Http2 {
 }
 
 impl Inner {
+    fn tell(&self) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.freed.notify_waiters();
+        }
+    }
+
     fn sweep(&self, now: Instant) {
         let mut entries = self.entries.lock();
         entries.retain(|_, entry| {
@@ -299,7 +413,7 @@ impl Inner {
                 let unused = shared.active.load(Ordering::Relaxed) == 0;
                 !(shared.send.is_closed() || unused && stale(*shared.last_used.lock()))
             });
-            !(entry.idle.is_empty() && entry.shared.is_empty())
+            !(entry.idle.is_empty() && entry.shared.is_empty() && entry.open == 0)
         });
     }
 }

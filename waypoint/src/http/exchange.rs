@@ -44,6 +44,8 @@ pub(crate) struct Exchange {
     pub(crate) grpc: bool,
     pub(crate) frontend: Option<Arc<Frontend>>,
     pub(crate) route: Option<Arc<str>>,
+    /// The route is a GRPCRoute.
+    pub(crate) grpc_route: bool,
     pub(crate) target: Option<Arc<Target>>,
     pub(crate) endpoint: Option<Arc<ambit_upstream::Endpoint>>,
     pub(crate) upstream: Option<SocketAddr>,
@@ -83,6 +85,7 @@ impl Exchange {
             grpc: is_grpc(&head.headers),
             frontend: None,
             route: None,
+            grpc_route: false,
             target: None,
             endpoint: None,
             upstream: None,

@@ -100,7 +100,11 @@ impl Failed {
         }
     }
 
+    /// What the endpoint is to blame for.
     pub(super) fn outcome(&self) -> Outcome {
+        if matches!(self.failure, Failure::Overflow) {
+            return Outcome::Unknown;
+        }
         Outcome::Local(match self.failure {
             Failure::PerTryTimeout => LocalFailure::Timeout,
             Failure::Connect => LocalFailure::Connect,

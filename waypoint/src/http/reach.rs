@@ -2,12 +2,15 @@
 //! and one request on it.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_upstream::{Endpoint, Settings};
+use ambit_net::Keepalive;
+use ambit_upstream::{Endpoint, Permit, Settings};
 use http::{Request, Response};
 use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
 
 use super::body::UpBody;
 use crate::config::Target;
@@ -41,6 +44,7 @@ pub(crate) fn hop_to(
         alpn,
         proxy: None,
         connect_timeout: settings.policy.pool.connect_timeout.unwrap_or(CONNECT),
+        keepalive: keepalive(settings),
         forwarded: String::new(),
     })
 }
@@ -67,10 +71,73 @@ pub(crate) async fn connection_to(
     if let Some(sender) = worker.conns.reuse(&key, limits) {
         return Ok((sender, key, limits, false));
     }
-    let held = target.map(|target| target.cluster.try_connection());
-    let held = held.transpose().map_err(|_| DialFailure::Overflow)?;
-    let sender = worker.conns.open(&worker.dialer, &key, hop, held).await?;
-    Ok((sender, key, limits, true))
+    let Some(target) = target else {
+        let opened = worker.conns.open(&worker.dialer, &key, hop, ()).await;
+        return Ok((opened?, key, limits, true));
+    };
+    // 5.4: from here on the request is pending.
+    let pending = target.cluster.try_pending();
+    let _pending = pending.map_err(|_| DialFailure::Overflow)?;
+    match place(worker, target, hop, &key, limits).await? {
+        Place::Kept(sender) => Ok((sender, key, limits, false)),
+        Place::Free(held) => {
+            let opened = worker.conns.open(&worker.dialer, &key, hop, held).await;
+            Ok((opened?, key, limits, true))
+        }
+    }
+}
+
+/// Where a request that found no connection goes.
+enum Place {
+    Kept(Sender),
+    /// A new connection may be made. One for each endpoint and data thread
+    /// may, whatever the bound: others' connections come to no good here.
+    Free(Option<Permit>),
+}
+
+/// Waits for a connection that comes free, or for leave to make one, no longer
+/// than a connect may take.
+async fn place(
+    worker: &Worker,
+    target: &Target,
+    hop: &Hop,
+    key: &ConnKey,
+    limits: PoolLimits,
+) -> Result<Place, DialFailure> {
+    let until = Instant::now() + hop.connect_timeout;
+    let waiting = worker.conns.wait();
+    loop {
+        let mut freed = pin!(waiting.freed());
+        freed.as_mut().enable();
+        if let Some(sender) = worker.conns.reuse(key, limits) {
+            return Ok(Place::Kept(sender));
+        }
+        if let Ok(permit) = target.cluster.try_connection() {
+            return Ok(Place::Free(Some(permit)));
+        }
+        if !worker.conns.any(key) {
+            return Ok(Place::Free(None));
+        }
+        if Instant::now() >= until {
+            return Err(DialFailure::Overflow);
+        }
+        // Other threads' places come free without a word: then the next look
+        // is the one that finds them.
+        let next = (Instant::now() + LOOK_AGAIN).min(until);
+        let _ = timeout_at(next, freed).await;
+    }
+}
+
+/// The TCP keepalive that a backend asks for; what it leaves out is the
+/// system's.
+pub(crate) fn keepalive(settings: &Settings) -> Option<Keepalive> {
+    let wanted = settings.policy.pool.keepalive.as_ref()?;
+    Some(Keepalive {
+        time: wanted.time.unwrap_or(Duration::from_secs(7200)),
+        interval: wanted.interval.unwrap_or(Duration::from_secs(75)),
+        retries: wanted.probes.unwrap_or(9),
+        ..Keepalive::default()
+    })
 }
 
 /// The address that the client dialled, as an endpoint of which nothing else is
@@ -122,6 +189,7 @@ fn limits(settings: &Settings) -> PoolLimits {
             .max_concurrent_streams
             .and_then(|max| usize::try_from(max).ok())
             .unwrap_or(DEFAULT_STREAMS),
+        life: pool.max_connection_duration,
     }
 }
 
@@ -147,5 +215,7 @@ pub(crate) async fn send_on(
 
 /// Where nothing else was said.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Between two looks at what other data threads left.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Streams of one HTTP/2 connection to an endpoint before another is opened.
 const DEFAULT_STREAMS: usize = 100;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ambit_route::{CorsDecision, Head, Matched, MatchedPath, Rule};
+use ambit_route::{CorsDecision, Head, Matched, MatchedPath, RouteKind, Rule};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
@@ -76,6 +76,7 @@ async fn steps(
     let rule = match &matched {
         Some(matched) => {
             exchange.route = Some(Arc::clone(&matched.route.object));
+            exchange.grpc_route = matched.route.kind == RouteKind::Grpc;
             Some(&**matched.rule)
         }
         None => default_rule(config, &found),

@@ -12,7 +12,7 @@ use super::choose::Chosen;
 use super::exchange::{Exchange, Streaming};
 use super::forward::Forwarded;
 use super::head::sanitise_response;
-use super::reply::LocalReply;
+use super::reply::{Flag, LocalReply};
 use crate::config::{Gateway, ServerHeader};
 
 /// What a response gets besides what the backend said.
@@ -93,9 +93,13 @@ pub(crate) fn respond(
 /// An answer of our own, and its record.
 pub(crate) fn answer(
     gateway: &Gateway,
-    reply: LocalReply,
+    mut reply: LocalReply,
     mut exchange: Box<Exchange>,
 ) -> Response<DownBody> {
+    if exchange.grpc_route && reply.flag == Some(Flag::NoCluster) {
+        // 2.4: whatever a GRPCRoute leads to that can't be used.
+        reply.grpc_status = Some(GRPC_UNAVAILABLE);
+    }
     let (close, details, flag) = (reply.close, reply.details.clone(), reply.flag);
     let mut response = reply.into_response(exchange.grpc);
     if let Some(flag) = flag {
@@ -121,4 +125,6 @@ fn server(gateway: &Gateway, headers: &mut HeaderMap) {
     }
 }
 
+/// gRPC's status UNAVAILABLE.
+const GRPC_UNAVAILABLE: u32 = 14;
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");

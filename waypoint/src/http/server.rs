@@ -2,22 +2,27 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ambit_hbone::Tunnel;
 use ambit_net::{Chunk, DuplexIo};
 use ambit_telemetry::EndLabels;
 use ambit_types::SpiffeId;
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Notify;
 use tracing::debug;
 
-use super::body::DownBody;
+use super::body::{BodyError, DownBody};
 use super::guard::Guard;
 use super::request;
 use crate::destination::Destination;
@@ -51,7 +56,9 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
     let drain = worker.drain.clone();
     let mut draining = pin!(drain.started());
     let spoken = inner.spoken;
-    let service = service_fn(move |request| handle(Arc::clone(&inner), request));
+    let activity = Arc::new(Activity::default());
+    let noted = Arc::clone(&activity);
+    let service = service_fn(move |request| handle(Arc::clone(&inner), noted.begin(), request));
     let ended = if spoken == Spoken::Http2 {
         let connection = http2::Builder::new(OnScope(worker.scope.clone()))
             .timer(TokioTimer::new())
@@ -71,6 +78,14 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
             _ = &mut draining => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
+            }
+            () = activity.idle(limits.connection_idle) => {
+                // GOAWAY; a request that is on its way is still answered.
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    () = activity.idle(Some(GOODBYE)) => Ok(()),
+                }
             }
         }
     } else {
@@ -97,9 +112,81 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
 
 async fn handle(
     inner: Arc<Inner>,
+    active: Active,
     request: Request<Incoming>,
-) -> Result<Response<DownBody>, Infallible> {
-    Ok(request::handle(inner, request).await)
+) -> Result<Response<Body>, Infallible> {
+    let response = request::handle(inner, request).await;
+    Ok(response.map(|body| Body {
+        body,
+        _active: active,
+    }))
+}
+
+/// Requests of one connection.
+#[derive(Default)]
+struct Activity {
+    active: AtomicUsize,
+    ended: Notify,
+}
+
+/// One of them; dropping it ends it.
+struct Active(Arc<Activity>);
+
+impl Activity {
+    fn begin(self: &Arc<Self>) -> Active {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        Active(Arc::clone(self))
+    }
+
+    /// Until there was no request for so long; without a bound never.
+    async fn idle(&self, bound: Option<Duration>) {
+        let Some(bound) = bound else {
+            return std::future::pending().await;
+        };
+        loop {
+            let ended = self.ended.notified();
+            if self.active.load(Ordering::Relaxed) > 0 {
+                ended.await;
+            } else if tokio::time::timeout(bound, ended).await.is_err()
+                && self.active.load(Ordering::Relaxed) == 0
+            {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        self.0.ended.notify_one();
+    }
+}
+
+/// A response's body: until its end the request is one of the connection's.
+struct Body {
+    body: DownBody,
+    _active: Active,
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// The read buffer has to hold a whole head; a body passes through it.
@@ -120,4 +207,6 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 const SEND_BUFFER: usize = 256 << 10;
 const PING: Duration = Duration::from_secs(30);
+/// Between our GOAWAY on an idle connection and its end.
+const GOODBYE: Duration = Duration::from_secs(1);
 const PONG: Duration = Duration::from_secs(20);

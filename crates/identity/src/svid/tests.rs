@@ -140,6 +140,34 @@ async fn a_server_takes_its_own_trust_domain_only() {
 }
 
 #[tokio::test]
+async fn a_server_takes_aliases_of_its_trust_domain_where_it_is_told() {
+    let ca = authority();
+    let old = ca.svid(&id("spiffe://old.example/ns/shop/sa/web"));
+    let stranger = ca.svid(&id("spiffe://far.example/ns/shop/sa/web"));
+    let (web, cart) = (ca.svid(&id("web")), ca.svid(&id("cart")));
+    let aliases: Arc<[Arc<str>]> = Arc::from([Arc::from("old.example")]);
+    for client in [&old, &web] {
+        handshake(
+            client.client_config(&[id("cart")]),
+            cart.server_config_for(&aliases),
+        )
+        .await
+        .unwrap();
+    }
+    let seen = handshake(
+        stranger.client_config(&[id("cart")]),
+        cart.server_config_for(&aliases),
+    )
+    .await;
+    assert_eq!(seen.unwrap_err().1, Some(TlsFault::WrongTrustDomain));
+    let none = Arc::default();
+    assert!(Arc::ptr_eq(
+        &cart.server_config(),
+        &cart.server_config_for(&none)
+    ));
+}
+
+#[tokio::test]
 async fn one_matching_uri_among_several_is_enough_and_the_first_names_the_peer() {
     let ca = authority();
     let cart = ca.svid(&id("cart"));

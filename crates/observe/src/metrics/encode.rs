@@ -144,7 +144,8 @@ pub(crate) fn is_metric(name: &str) -> bool {
 
 impl Collector for RequestMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let reporters: &[&'static str] = if self.inner.destination_reporter {
+        let reporters: &[&'static str] = if self.inner.destination_reporter.load(Ordering::Relaxed)
+        {
             &["waypoint", "destination"]
         } else {
             &["waypoint"]

@@ -9,7 +9,7 @@ mod series;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ambit_telemetry::{EndLabels, ServiceLabels};
 use parking_lot::RwLock;
@@ -77,7 +77,7 @@ pub struct RequestMetrics {
 pub(crate) struct Inner {
     pub(crate) series: RwLock<HashMap<Labels, Arc<Series>>>,
     pub(crate) buckets: Arc<[f64]>,
-    pub(crate) destination_reporter: bool,
+    pub(crate) destination_reporter: AtomicBool,
     limit: usize,
     overflowed: AtomicU64,
     /// Changes when series are dropped: caches forget then.
@@ -122,12 +122,20 @@ impl RequestMetrics {
             inner: Arc::new(Inner {
                 series: RwLock::default(),
                 buckets: buckets.into(),
-                destination_reporter: options.destination_reporter,
+                destination_reporter: AtomicBool::new(options.destination_reporter),
                 limit: options.limit.max(1),
                 overflowed: AtomicU64::new(0),
                 epoch: AtomicU64::new(0),
             }),
         }
+    }
+
+    /// Whether there are also series with `reporter="destination"`, from the
+    /// next exposition on. The counts are the same ones.
+    pub fn report_destination(&self, yes: bool) {
+        self.inner
+            .destination_reporter
+            .store(yes, Ordering::Relaxed);
     }
 
     /// Series that exist.
