@@ -1,5 +1,5 @@
-//! `docs/waypoint.md` names the test that shows each row, as ‹name›: every such
-//! name is a case of a semantics table or conformance scenario, or a test function.
+//! Pages that name the test that shows each row, as ‹name›: every such name is
+//! a case of a semantics table or conformance scenario, or a test function.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,31 +16,35 @@ const PLACES: &[&str] = &[
     "istiod-lite",
     "ambit",
 ];
-const PAGE: &str = "docs/waypoint.md";
+const PAGES: &[&str] = &["docs/waypoint.md", "docs/waypoint-easy-to-get-wrong.md"];
 
 pub(crate) fn check() -> Result<Vec<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("a workspace")?;
-    let page = fs::read_to_string(root.join(PAGE)).with_context(|| format!("read {PAGE}"))?;
     let mut known = BTreeSet::new();
     for place in PLACES {
         collect(&root.join(place), &mut known)?;
     }
-    Ok(unknown(&page, &known))
+    let mut problems = Vec::new();
+    for page in PAGES {
+        let text = fs::read_to_string(root.join(page)).with_context(|| format!("read {page}"))?;
+        problems.extend(unknown(page, &text, &known));
+    }
+    Ok(problems)
 }
 
 /// Names of the page that no test has.
-fn unknown(page: &str, known: &BTreeSet<String>) -> Vec<String> {
+fn unknown(page: &str, text: &str, known: &BTreeSet<String>) -> Vec<String> {
     let mut problems = Vec::new();
-    for (number, line) in page.lines().enumerate() {
+    for (number, line) in text.lines().enumerate() {
         for name in line.split('‹').skip(1) {
             match name.split_once('›') {
                 Some((name, _)) if known.contains(name) => {}
                 Some((name, _)) => {
-                    problems.push(format!("{PAGE}:{}: no test is called {name:?}", number + 1))
+                    problems.push(format!("{page}:{}: no test is called {name:?}", number + 1))
                 }
-                None => problems.push(format!("{PAGE}:{}: ‹ without ›", number + 1)),
+                None => problems.push(format!("{page}:{}: ‹ without ›", number + 1)),
             }
         }
     }
@@ -108,7 +112,7 @@ mod tests {
             "- name: a case, with a comma\n  clause: 1\n- name: no case\n- {name: short, clause: \"1\"}\n",
             &mut known,
         );
-        assert!(unknown("‹one› ‹a case, with a comma› ‹short›", &known).is_empty());
-        assert_eq!(unknown("‹two› ‹no case›\n‹short", &known).len(), 3);
+        assert!(unknown("p", "‹one› ‹a case, with a comma› ‹short›", &known).is_empty());
+        assert_eq!(unknown("p", "‹two› ‹no case›\n‹short", &known).len(), 3);
     }
 }
