@@ -302,7 +302,8 @@ impl Head {
                 first && self.value.get() == b"chunked"
             }
             b"upgrade" => {
-                self.upgrade = true;
+                // An offer of HTTP/2 is passed over, what follows is HTTP/1.
+                self.upgrade |= self.value.get() != b"h2c";
                 true
             }
             _ => true,

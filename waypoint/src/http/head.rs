@@ -41,7 +41,10 @@ pub(crate) fn check(
     }
     within_limits(&head.headers, limits)?;
     if head.method == Method::CONNECT {
-        return Err(LocalReply::no_route());
+        // What the client may have sent for the tunnel is no request.
+        let mut reply = LocalReply::no_route();
+        reply.close = true;
+        return Err(reply);
     }
     if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
         return Err(LocalReply::bad_request(
@@ -133,7 +136,20 @@ fn upgrade(head: &Parts) -> Option<HeaderValue> {
         return None;
     }
     let protocol = head.headers.get(UPGRADE)?;
+    if protocol.as_bytes().eq_ignore_ascii_case(b"h2c") {
+        return None;
+    }
     lists(&head.headers, &CONNECTION, "upgrade").then(|| protocol.clone())
+}
+
+/// Whether the guard lets go of a connection after this head (`guard`): unless
+/// the answer is 101, nothing that follows may be taken for a request.
+pub(crate) fn offers_upgrade(head: &Parts) -> bool {
+    let lines = head.headers.get_all(UPGRADE);
+    head.version == Version::HTTP_11
+        && lines
+            .iter()
+            .any(|line| !line.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }
 
 /// Whether a list header has the token, in any case.

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ambit_route::{CorsDecision, Head, Matched, MatchedPath, RouteKind, Rule};
+use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
 use serde_json::Value;
 
 use super::body::{DownBody, Replay};
@@ -29,13 +31,22 @@ use crate::destination::Found;
 pub(crate) async fn handle(inner: Arc<Inner>, request: Request<Incoming>) -> Response<DownBody> {
     let config = inner.worker.node.config.load_full();
     let (mut head, body) = request.into_parts();
+    let offered = head::offers_upgrade(&head);
+    let mut client = upgrade::take(&mut head);
     let mut exchange = Box::new(Exchange::begin(&inner, &head));
-    let done = steps(&config, &inner, &mut head, body, &mut exchange).await;
+    let done = steps(&config, &inner, &mut head, body, &mut client, &mut exchange).await;
     exchange.request_headers = std::mem::take(&mut head.headers);
-    match done {
+    upgrade::let_go(&inner, client);
+    let mut response = match done {
         Ok(forwarded) => respond(&config.gateway, forwarded, exchange),
         Err(reply) => answer(&config.gateway, *reply, exchange),
+    };
+    if offered && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // What the client sends after a refused upgrade isn't HTTP for sure.
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
     }
+    response
 }
 
 async fn steps(
@@ -43,6 +54,7 @@ async fn steps(
     inner: &Arc<Inner>,
     head: &mut Parts,
     body: Incoming,
+    client: &mut Option<OnUpgrade>,
     exchange: &mut Exchange,
 ) -> Result<Box<Forwarded>, Box<LocalReply>> {
     let gateway = &config.gateway;
@@ -106,7 +118,6 @@ async fn steps(
         let port = found.service_port();
         mirror::send(config, inner, rule, port, &outbound, replay.as_ref());
     }
-    let upgrading = checked.upgrade.is_some().then(|| upgrade::take(head));
     let call = Call {
         config,
         inner,
@@ -121,7 +132,9 @@ async fn steps(
     };
     let mut forwarded = forward::send(call, exchange, &mut decor).await?;
     if forwarded.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        upgrade::join(inner, &mut forwarded, upgrading)?;
+        let asked = checked.upgrade.is_some();
+        let client = client.take().filter(|_| asked);
+        upgrade::join(inner, &mut forwarded, client)?;
     }
     decor.apply(rule, &chosen, head, &mut forwarded);
     Ok(Box::new(forwarded))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{AsyncWriteExt, copy_bidirectional_with_sizes};
 use tracing::debug;
 
 use super::forward::Forwarded;
@@ -20,6 +20,19 @@ pub(crate) fn take(head: &mut Parts) -> Option<OnUpgrade> {
     head.extensions.remove::<OnUpgrade>()
 }
 
+/// Ends the connection of an upgrade that came to nothing in order, when it is
+/// over: the HTTP engine hands it out as if it were upgraded, its last answer
+/// written and its end not.
+pub(crate) fn let_go(inner: &Inner, client: Option<OnUpgrade>) {
+    let Some(client) = client else { return };
+    inner.worker.scope.spawn("refused upgrade", async move {
+        // An error: other requests followed, or it was cut.
+        if let Ok(io) = client.await {
+            let _ = TokioIo::new(io).shutdown().await;
+        }
+    });
+}
+
 /// Joins the two connections once both are upgraded, in a task of their own.
 ///
 /// # Errors
@@ -27,9 +40,9 @@ pub(crate) fn take(head: &mut Parts) -> Option<OnUpgrade> {
 pub(crate) fn join(
     inner: &Arc<Inner>,
     forwarded: &mut Forwarded,
-    client: Option<Option<OnUpgrade>>,
+    client: Option<OnUpgrade>,
 ) -> Result<(), LocalReply> {
-    let Some(client) = client.flatten() else {
+    let Some(client) = client else {
         return Err(LocalReply::upstream(
             super::reply::Flag::UpstreamProtocol,
             "protocol error",
