@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{hear, open, say};
 use crate::frames::{END_HEADERS, END_STREAM, GET, H2, HEADERS, SETTINGS, block, frame};
-use crate::support::raw::fine;
+use crate::support::raw::{Script, Then, fine};
 use crate::support::{World, resources as res};
 
 #[tokio::test]
@@ -208,5 +208,34 @@ async fn handshakes_and_connections_are_bounded() -> Result<()> {
     }
     assert!(closed >= 7, "{closed} of 10 closed");
     assert_eq!(world.client.get(cart.vip, "/").await?.status(), 200);
+    Ok(())
+}
+
+/// A window that is never opened frees what waits for it (7.2).
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_given_up() -> Result<()> {
+    let world = impatient().await?;
+    let body = vec![b'x'; 8 << 20];
+    let mut large =
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
+    large.extend(body);
+    let script: Script = std::sync::Arc::new(move |head, _| {
+        if head.starts_with("GET /x") {
+            return (large.clone(), Then::Next);
+        }
+        let fine = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        (fine.into(), Then::Next)
+    });
+    let (cart, _) = world.raw("cart", script).await?;
+    world.settled(cart.vip, "/", 200).await?;
+    // INITIAL_WINDOW_SIZE 0, and one of a few bytes.
+    for window in [0u8, 9] {
+        let settings = [0, 4, 0, 0, 0, window];
+        let mut h2 = H2::open(&world, cart.vip, &settings).await?;
+        h2.write(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&GET)))
+            .await;
+        let heard = h2.hear(Duration::from_secs(8), |_| false).await;
+        assert!(heard.is_ok(1) && heard.closed, "{window}: {heard:?}");
+    }
     Ok(())
 }

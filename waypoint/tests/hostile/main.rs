@@ -12,6 +12,7 @@ mod frames;
 mod limits;
 mod smuggling;
 mod smuggling2;
+mod surprises;
 mod tokens;
 mod upgrades;
 mod upstream;
