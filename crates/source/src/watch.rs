@@ -31,7 +31,8 @@ impl DirSource {
         }
     }
 
-    /// Looks again at least this often, whether or not the system told of a change (2 s unless said otherwise).
+    /// Looks at everything again this often, whether or not the system told of a change (2 s unless said otherwise);
+    /// less often, down to once in 30 s, where a look takes so long that what changes would wait for it.
     #[must_use]
     pub fn rescan_every(self, rescan: Duration) -> Self {
         Self { rescan, ..self }
@@ -51,14 +52,18 @@ impl DirSource {
         let mut look = noted.everything();
         let mut rescan = Instant::now() + self.rescan;
         loop {
-            if matches!(look, Look::Everything { .. }) {
+            let everything = matches!(look, Look::Everything { .. });
+            if everything {
                 watch.ensure(scanner.root());
-                rescan = Instant::now() + self.rescan;
             }
+            let began = Instant::now();
             let Some((back, changes)) = scan(scanner, look).await else {
                 return;
             };
             scanner = back;
+            if everything {
+                rescan = Instant::now() + pause(self.rescan, began.elapsed());
+            }
             if !changes.is_empty() {
                 debug!(changes = changes.len(), dir = %self.dir.display(), "manifests changed");
                 if tx.send(changes).await.is_err() {
@@ -115,6 +120,12 @@ impl Noted {
             gathered = true;
         }
     }
+}
+
+/// How long to wait after a look at everything that took so long: a change that comes meanwhile waits for its end, and
+/// one in a hundred must not.
+fn pause(wanted: Duration, took: Duration) -> Duration {
+    wanted.max((took * SHARE).min(RESCAN_AT_LEAST))
 }
 
 /// Waits until nothing more is told for a moment.
@@ -188,6 +199,10 @@ const GATHER: Duration = Duration::from_millis(2);
 const GATHER_AT_MOST: Duration = Duration::from_millis(10);
 /// Links into other directories, lost notifications: seen after this long.
 const RESCAN: Duration = Duration::from_secs(2);
+/// Looks at everything take at most this share of the time,
+const SHARE: u32 = 200;
+/// but for directories of tens of thousands of files on slow disks.
+const RESCAN_AT_LEAST: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests;

@@ -222,3 +222,17 @@ async fn links_are_followed_and_circles_are_told() {
     assert!(seen.keys.contains("Namespace a2"));
     seen.end().await;
 }
+
+#[test]
+fn looks_at_everything_take_a_small_share_of_the_time() {
+    let ms = Duration::from_millis;
+    let cases = [
+        (2000, 1, 2000),
+        (2000, 20, 4000),
+        (2000, 900, 30_000),
+        (60_000, 900, 60_000),
+    ];
+    for (wanted, took, want) in cases {
+        assert_eq!(super::pause(ms(wanted), ms(took)), ms(want), "{took}");
+    }
+}
