@@ -11,12 +11,13 @@ export CARGO_INCREMENTAL := 0
 export AMBIT_REQUIRE_NETNS := 1
 endif
 
-.PHONY: help setup build demo test test-long bench fmt lint unit e2e clean
+.PHONY: help setup build demo test test-long fuzz bench fmt lint unit e2e clean
 
 help:
 	@echo "make demo        a mesh on two nodes, shown and checked (HOLD=1 leaves it up)"
 	@echo "make test        everything that CI runs"
 	@echo "make test-long   the second TLS provider, long property runs"
+	@echo "make fuzz        every parser against random input (SECONDS_EACH=60 each)"
 	@echo "make bench       measurements beside a named baseline (QUICK=1: under 5 minutes)"
 
 setup:
@@ -52,6 +53,20 @@ e2e: setup
 test-long: setup
 	$(CARGO) test --locked -p ambit-identity -p ambit-hbone --features ambit-identity/boring
 	PROPTEST_CASES=20000 $(CARGO) test --locked -p ambit-policy -p ambit-state -p ambit-compile -p ambit-xds
+
+# libFuzzer's instrumentation is behind a flag of nightly compilers, which the
+# pinned one takes as well; no sanitizer, since there is no unsafe code to check.
+SECONDS_EACH ?= 60
+FUZZ := RUSTC_BOOTSTRAP=1 $(CARGO) fuzz
+FUZZ_FLAGS := --dev --sanitizer none
+
+fuzz: setup
+	@$(CARGO) fuzz --version 2>/dev/null | grep -q 0.13.2 || $(CARGO) install --locked cargo-fuzz@0.13.2
+	$(FUZZ) build $(FUZZ_FLAGS)
+	@set -e; for target in $$($(CARGO) fuzz list); do \
+		echo "--- $$target"; \
+		$(FUZZ) run $(FUZZ_FLAGS) $$target -- -max_total_time=$(SECONDS_EACH) -timeout=10 -rss_limit_mb=4096; \
+	done
 
 bench: build target/envoy/bin/envoy
 	BENCH_ENVOY=$${BENCH_ENVOY:-$(CURDIR)/target/envoy/bin/envoy} ./target/release/bench
