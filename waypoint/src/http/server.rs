@@ -2,27 +2,22 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ambit_hbone::Tunnel;
 use ambit_net::{Chunk, DuplexIo};
 use ambit_telemetry::EndLabels;
 use ambit_types::SpiffeId;
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Notify;
 use tracing::debug;
 
-use super::body::{BodyError, DownBody};
+use super::activity::{Active, Activity, Body};
 use super::guard::Guard;
 use super::request;
 use crate::destination::Destination;
@@ -79,6 +74,10 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+            () = activity.stalled(limits.connection_idle) => {
+                debug!("inner connection given up: the client takes nothing");
+                return;
+            }
             () = activity.idle(limits.connection_idle) => {
                 // GOAWAY; a request that is on its way is still answered.
                 connection.as_mut().graceful_shutdown();
@@ -103,6 +102,10 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+            () = activity.stalled(limits.connection_idle) => {
+                debug!("inner connection given up: the client takes nothing");
+                return;
+            }
         }
     };
     if let Err(error) = ended {
@@ -116,77 +119,7 @@ async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let response = request::handle(inner, request).await;
-    Ok(response.map(|body| Body {
-        body,
-        _active: active,
-    }))
-}
-
-/// Requests of one connection.
-#[derive(Default)]
-struct Activity {
-    active: AtomicUsize,
-    ended: Notify,
-}
-
-/// One of them; dropping it ends it.
-struct Active(Arc<Activity>);
-
-impl Activity {
-    fn begin(self: &Arc<Self>) -> Active {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        Active(Arc::clone(self))
-    }
-
-    /// Until there was no request for so long; without a bound never.
-    async fn idle(&self, bound: Option<Duration>) {
-        let Some(bound) = bound else {
-            return std::future::pending().await;
-        };
-        loop {
-            let ended = self.ended.notified();
-            if self.active.load(Ordering::Relaxed) > 0 {
-                ended.await;
-            } else if tokio::time::timeout(bound, ended).await.is_err()
-                && self.active.load(Ordering::Relaxed) == 0
-            {
-                return;
-            }
-        }
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
-        self.0.ended.notify_one();
-    }
-}
-
-/// A response's body: until its end the request is one of the connection's.
-struct Body {
-    body: DownBody,
-    _active: Active,
-}
-
-impl http_body::Body for Body {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+    Ok(response.map(|body| Body::new(body, active)))
 }
 
 /// The read buffer has to hold a whole head; a body passes through it.
