@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_hbone::{ConnectRequest, Pool, PoolKey};
+use ambit_hbone::{ConnectRequest, Pool, PoolKey, TraceParent};
 use ambit_identity::CertStore;
 use ambit_net::{DuplexIo, Keepalive, PodSockets};
 use ambit_types::{SpiffeId, wire};
@@ -55,6 +55,8 @@ pub(crate) struct Dialer {
     pub(crate) sockets: PodSockets,
     pub(crate) id: SpiffeId,
     pub(crate) own_ip: IpAddr,
+    /// What is said of us on a CONNECT (`ztunnel-contract` 2.4).
+    pub(crate) baggage: Arc<str>,
 }
 
 impl Dialer {
@@ -113,8 +115,9 @@ impl Dialer {
         };
         let request = ConnectRequest {
             authority: hop.address.to_string(),
+            baggage: self.baggage.to_string(),
             forwarded: hop.forwarded.clone(),
-            ..ConnectRequest::default()
+            traceparent: TraceParent::generate().to_string(),
         };
         let (certs, id) = (self.certs.clone(), self.id.clone());
         let svid = move || async move { certs.svid(&id).await };

@@ -15,6 +15,7 @@ mod failure;
 mod forward;
 mod guard;
 mod head;
+mod messages;
 mod mirror;
 mod outbound;
 mod reach;
@@ -26,7 +27,7 @@ mod subject;
 mod upgrade;
 
 pub(crate) use body::UpBody;
-pub(crate) use exchange::Exchange;
+pub(crate) use exchange::{Exchange, Try};
 pub(crate) use head::{Checked, check};
 pub(crate) use reach::{hop_to, keepalive, plain_endpoint};
 pub(crate) use reply::Flag;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ambit_hbone::{HandshakeGate, HboneConfig};
+use ambit_hbone::{Baggage, HandshakeGate, HboneConfig};
 use ambit_identity::CertStore;
 use ambit_runtime::{DrainWatch, Scope};
 use ambit_types::SpiffeId;
@@ -56,6 +56,24 @@ impl Node {
             || ip.is_unspecified()
             || ip == self.settings.pod.ip
             || Some(ip) == self.settings.ports.listen_ip
+    }
+
+    /// What we say of ourselves to those we dial.
+    pub(crate) fn baggage(&self) -> Arc<str> {
+        let pod = &self.settings.pod;
+        let [region, zone, _] = pod.locality.clone();
+        let baggage = Baggage {
+            cluster_id: pod.cluster_id.clone(),
+            namespace: pod.namespace.clone(),
+            // A waypoint's Deployment and account have the Gateway's name.
+            workload_name: pod.service_account.clone(),
+            canonical_name: pod.service_account.clone(),
+            canonical_revision: "latest".to_owned(),
+            region,
+            zone,
+            ..Baggage::default()
+        };
+        baggage.to_string().into()
     }
 
     /// Our own address, as peers see it.

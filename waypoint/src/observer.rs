@@ -11,20 +11,20 @@ use ambit_hbone::Baggage;
 use ambit_net::Transfer;
 use ambit_observe::{
     Ends, IstioTags, Record, Recorder, RequestMetrics, RequestProtocol, ResponseFlags, SeriesCache,
-    SpanExport, SpanQueue, Telemetry, server_span, span_queue,
+    SpanExport, SpanQueue, TcpGuard, Telemetry, client_span, server_span, span_queue,
 };
 use ambit_telemetry::logging::{Flush, LogWriter};
 use ambit_telemetry::{EndLabels, Metrics, ServiceLabels};
 use ambit_types::SpiffeId;
 use ambit_upstream::Endpoint;
-use http::{HeaderMap, Version};
+use http::{HeaderMap, StatusCode, Version};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{Frontend, Target};
 use crate::destination::Found;
-use crate::http::{Exchange, Flag, Inner};
+use crate::http::{Exchange, Flag, Inner, Try};
 use crate::tcp::Way;
 
 /// Where records go.
@@ -140,8 +140,8 @@ impl Observer {
             transport_failure: exchange.transport_failure.as_deref().unwrap_or_default(),
             bytes_received: exchange.received,
             bytes_sent: exchange.sent,
-            request_messages: 0,
-            response_messages: 0,
+            request_messages: exchange.request_messages,
+            response_messages: exchange.responses(),
             upstream_service_time: exchange.upstream_time,
             upstream_host: exchange.upstream,
             upstream_cluster: exchange.target.as_ref().map_or("", |target| &*target.name),
@@ -182,7 +182,8 @@ impl Observer {
         let host = frontend.map_or(record.authority, |frontend| &*frontend.message.hostname);
         let operation = format!("{host}:{}/*", exchange.inner.dialled.port());
         let istio = tracing.istio_tags.then(|| IstioTags { own: Vec::new() });
-        let tags = tracing.tags_of(record);
+        let mut tags = tracing.tags_of(record);
+        tags.extend(exchange.dry_run.iter().cloned());
         self.spans.push(server_span(
             record,
             context,
@@ -192,21 +193,62 @@ impl Observer {
         ));
     }
 
+    /// A try has ended: its span.
+    pub(crate) fn attempt(
+        &self,
+        exchange: &Exchange,
+        one: &Try,
+        status: Result<StatusCode, &'static str>,
+    ) {
+        let Some(context) = &exchange.context else {
+            return;
+        };
+        let cluster = exchange.target.as_ref().map_or("", |target| &*target.name);
+        let mut tags = vec![
+            ("component", "proxy".to_owned()),
+            ("upstream_cluster", cluster.to_owned()),
+            (
+                "retry_count",
+                exchange.attempts.saturating_sub(1).to_string(),
+            ),
+        ];
+        if let Some(address) = exchange.upstream {
+            tags.push(("upstream_address", address.to_string()));
+        }
+        let error = match status {
+            Ok(status) => {
+                tags.push(("http.status_code", status.as_str().to_owned()));
+                status.is_server_error().then_some("server error")
+            }
+            Err(reason) => Some(reason),
+        };
+        if error.is_some() {
+            tags.push(("error", "true".to_owned()));
+        }
+        let operation = format!("router {cluster} egress");
+        let time = (one.begun, SystemTime::now());
+        let span = client_span(context, one.span, &operation, time, &tags, error);
+        self.spans.push(span);
+    }
+
+    /// An opaque connection has reached its endpoint: from here on its bytes
+    /// are counted as it goes.
+    pub(crate) fn opened(&self, inner: &Inner, flow: &TcpFlow) -> TcpGuard {
+        let mut known = inner.worker.watch.0.lock();
+        let ends = known.ends(inner, flow);
+        known.series.tcp_opened(&ends, ResponseFlags::NONE)
+    }
+
     /// A connection has ended.
     pub(crate) fn connection(&self, inner: &Inner, flow: &TcpFlow) {
         let mut known = inner.worker.watch.0.lock();
-        let ends = Ends {
-            source: Arc::clone(&inner.labels),
-            destination: known.endpoint(flow.endpoint.as_ref()),
-            service: service(flow.target.as_deref(), flow.frontend.as_deref()),
-            mutual_tls: true,
-            overrides: flow.telemetry.metrics.clone(),
-        };
+        let ends = known.ends(inner, flow);
         let flags: ResponseFlags = flow.flag.map(Into::into).into();
-        let guard = known.series.tcp_opened(&ends, flags);
+        if flow.counted.is_none() {
+            // It never got through: counted with the reason.
+            drop(known.series.tcp_opened(&ends, flags));
+        }
         drop(known);
-        guard.add_received(flow.transfer.received);
-        guard.add_sent(flow.transfer.sent);
         let none = HeaderMap::new();
         let record = Record {
             start: flow.started,
@@ -285,6 +327,16 @@ impl Watch {
 }
 
 impl Known {
+    fn ends(&mut self, inner: &Inner, flow: &TcpFlow) -> Ends {
+        Ends {
+            source: Arc::clone(&inner.labels),
+            destination: self.endpoint(flow.endpoint.as_ref()),
+            service: service(flow.target.as_deref(), flow.frontend.as_deref()),
+            mutual_tls: true,
+            overrides: flow.telemetry.metrics.clone(),
+        }
+    }
+
     fn endpoint(&mut self, endpoint: Option<&Arc<Endpoint>>) -> Arc<EndLabels> {
         let Some(endpoint) = endpoint else {
             return Arc::clone(&self.nobody);
@@ -339,6 +391,8 @@ pub(crate) struct TcpFlow {
     pub(crate) details: Option<String>,
     pub(crate) duration: Duration,
     pub(crate) transfer: Transfer,
+    /// Once it has reached its endpoint.
+    counted: Option<TcpGuard>,
 }
 
 impl TcpFlow {
@@ -355,7 +409,23 @@ impl TcpFlow {
             details: None,
             duration: Duration::ZERO,
             transfer: Transfer::default(),
+            counted: None,
         }
+    }
+
+    /// It has reached its endpoint.
+    pub(crate) fn opened(&mut self, inner: &Inner) {
+        let guard = inner.worker.node.observer.opened(inner, self);
+        self.counted = Some(guard);
+    }
+
+    /// What it has moved until now.
+    pub(crate) fn moved(&mut self, now: Transfer) {
+        if let Some(guard) = &self.counted {
+            guard.add_received(now.received.saturating_sub(self.transfer.received));
+            guard.add_sent(now.sent.saturating_sub(self.transfer.sent));
+        }
+        self.transfer = now;
     }
 
     pub(crate) fn note(&mut self, found: &Found<'_>, way: &Way) {

@@ -227,6 +227,7 @@ fn start(
             certs: node.certs.clone(),
             id: node.id.clone(),
             own_ip: node.ip(),
+            baggage: node.baggage(),
             sockets,
         };
         let worker = Worker {

@@ -2,21 +2,23 @@
 //! then bytes and nothing else. What is refused is closed without a byte.
 
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use ambit_hbone::Tunnel;
+use ambit_hbone::{Forwarded, Tunnel};
 use ambit_net::{Chunk, DuplexIo, Meter, relay};
 use ambit_policy::http::{HttpAttrs, HttpVerdict};
 use ambit_route::{Choice, FoundTcp};
 use ambit_upstream::{Endpoint, LocalFailure, Outcome, Permit, Pick, PickContext, PickError};
 use smallvec::SmallVec;
-use tokio::io::AsyncWriteExt;
-use tokio::time::Instant;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::config::{Config, Target};
-use crate::destination::Found;
+use crate::destination::{Destination, Found};
 use crate::dial::{Alpn, DialFailure, Hop, ProxyHeader, UpstreamIo};
 use crate::http::{Flag, Inner, keepalive, plain_endpoint};
 use crate::observer::TcpFlow;
@@ -65,7 +67,7 @@ pub(crate) async fn serve(inner: Inner, tunnel: Tunnel, read: Option<Chunk>) {
     flow.flag = refused.as_ref().and_then(Refused::flag);
     flow.details = refused.map(|refused| refused.to_string());
     flow.duration = started.elapsed();
-    flow.transfer = meter.transfer();
+    flow.moved(meter.transfer());
     inner.worker.node.observer.connection(&inner, &flow);
 }
 
@@ -84,7 +86,11 @@ async fn carry(
     drop(config);
     let mut held = Guards::default();
     let upstream = dial(inner, &way, flow, &mut held).await?;
-    join(tunnel, read, upstream, way.idle(), meter).await;
+    flow.opened(inner);
+    let mut joined = pin!(join(tunnel, read, upstream, way.bounds(), meter));
+    while timeout(FLUSH, joined.as_mut()).await.is_err() {
+        flow.moved(meter.transfer());
+    }
     Ok(())
 }
 
@@ -96,6 +102,15 @@ pub(crate) struct Way {
     connect_timeout: Duration,
 }
 
+/// How long a connection may last.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Without a byte.
+    idle: Option<Duration>,
+    /// At all.
+    life: Option<Duration>,
+}
+
 /// Places in limits, for as long as the connection lives.
 #[derive(Default)]
 struct Guards {
@@ -104,11 +119,16 @@ struct Guards {
 }
 
 impl Way {
-    fn idle(&self) -> Option<Duration> {
-        match &self.target {
-            Some(target) => target.cluster.settings().policy.pool.tcp_idle_timeout,
-            None => Some(ONE_HOUR),
-        }
+    fn bounds(&self) -> Bounds {
+        let (idle, life) = match &self.target {
+            Some(target) => {
+                let settings = target.cluster.settings();
+                let pool = &settings.policy.pool;
+                (pool.tcp_idle_timeout, pool.max_connection_duration)
+            }
+            None => (Some(ONE_HOUR), None),
+        };
+        Bounds { idle, life }
     }
 }
 
@@ -303,8 +323,23 @@ fn hop(inner: &Inner, way: &Way, endpoint: &Endpoint, port: u16) -> Result<Hop, 
             .and_then(|policy| policy.pool.connect_timeout)
             .unwrap_or(way.connect_timeout),
         keepalive: settings.as_deref().and_then(keepalive),
-        forwarded: String::new(),
+        forwarded: forwarded(inner),
     })
+}
+
+/// Whom the connection is for, as the source says it (`ztunnel-contract` 2.3).
+/// A connection that carries requests of several clients says nothing of them.
+fn forwarded(inner: &Inner) -> String {
+    let forwarded = Forwarded {
+        client: inner.source,
+        host: match &inner.destination {
+            Destination::Service { key, .. } => {
+                key.split_once('/').map(|(_, host)| host.to_owned())
+            }
+            Destination::Workload(_) => None,
+        },
+    };
+    forwarded.to_string()
 }
 
 /// Copies both ways; each direction ends on its own.
@@ -312,7 +347,7 @@ async fn join(
     tunnel: Tunnel,
     read: Option<Chunk>,
     mut upstream: UpstreamIo,
-    idle: Option<Duration>,
+    bounds: Bounds,
     meter: &Meter,
 ) {
     let mut client = DuplexIo::with_read(tunnel, read);
@@ -327,15 +362,16 @@ async fn join(
     }
     let (tunnel, _) = client.into_parts();
     let copied = match upstream {
-        UpstreamIo::Tcp(stream) => bounded(relay(tunnel, stream, meter), idle, meter).await,
+        UpstreamIo::Tcp(stream) => bounded(relay(tunnel, stream, meter), bounds, meter).await,
         UpstreamIo::Tunnel(io) => {
             let (upstream, _) = io.into_parts();
-            bounded(relay(tunnel, upstream, meter), idle, meter).await
+            bounded(relay(tunnel, upstream, meter), bounds, meter).await
         }
         UpstreamIo::TlsTcp(_) | UpstreamIo::TlsTunnel(_) => {
-            let mut client = DuplexIo::new(tunnel);
+            let io = DuplexIo::new(tunnel);
+            let mut client = Metered { io, meter };
             let copying = tokio::io::copy_bidirectional(&mut client, &mut upstream);
-            copying.await.map_err(|error| error.to_string()).map(drop)
+            bounded(copying, bounds, meter).await
         }
     };
     if let Err(error) = copied {
@@ -343,13 +379,29 @@ async fn join(
     }
 }
 
-/// Cuts a copy in which nothing has moved for `idle`.
-async fn bounded<E: std::fmt::Display>(
-    copying: impl Future<Output = Result<ambit_net::Transfer, E>>,
+/// Cuts a copy in which nothing has moved for too long, or that lasts for too
+/// long.
+async fn bounded<T, E: std::fmt::Display>(
+    copying: impl Future<Output = Result<T, E>>,
+    bounds: Bounds,
+    meter: &Meter,
+) -> Result<(), String> {
+    let copying = unless_idle(copying, bounds.idle, meter);
+    match bounds.life {
+        None => copying.await,
+        Some(life) => match timeout(life, copying).await {
+            Ok(done) => done,
+            Err(_) => Err("open for too long".to_owned()),
+        },
+    }
+}
+
+async fn unless_idle<T, E: std::fmt::Display>(
+    copying: impl Future<Output = Result<T, E>>,
     idle: Option<Duration>,
     meter: &Meter,
 ) -> Result<(), String> {
-    let mut copying = std::pin::pin!(copying);
+    let mut copying = pin!(copying);
     let Some(idle) = idle.filter(|idle| !idle.is_zero()) else {
         return copying.await.map(drop).map_err(|error| error.to_string());
     };
@@ -368,6 +420,50 @@ async fn bounded<E: std::fmt::Display>(
     }
 }
 
+/// The client's end of a connection whose other end is TLS of our own: counts
+/// what a relay would count.
+struct Metered<'m, IO> {
+    io: IO,
+    meter: &'m Meter,
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Metered<'_, IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
+        self.meter.add_received(buf.filled().len() - before);
+        Poll::Ready(read)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Metered<'_, IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let wrote = ready!(Pin::new(&mut self.io).poll_write(cx, buf));
+        if let Ok(count) = &wrote {
+            self.meter.add_sent(*count);
+        }
+        Poll::Ready(wrote)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Between two counts of the bytes of an open connection (6.1).
+const FLUSH: Duration = Duration::from_secs(5);
 /// Endpoints that are tried before a connection is given up, besides the first.
 const CONNECT_ATTEMPTS: usize = 2;
 const ONE_HOUR: Duration = Duration::from_secs(3600);

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::exchange::Streaming;
+use super::messages::Messages;
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -94,11 +95,14 @@ struct Source {
     epoch: u32,
     hint: SizeHint,
     copies: Vec<mpsc::Sender<Frame<Bytes>>>,
+    /// Of gRPC, so far.
+    messages: Messages,
+    grpc: bool,
 }
 
 impl Replay {
-    /// Up to `limit` bytes are kept.
-    pub(crate) fn new(incoming: Incoming, limit: u64) -> Self {
+    /// Up to `limit` bytes are kept. Messages of gRPC are counted.
+    pub(crate) fn new(incoming: Incoming, limit: u64, grpc: bool) -> Self {
         let hint = incoming.size_hint();
         let ended = incoming.is_end_stream();
         Self(Arc::new(Mutex::new(Source {
@@ -113,6 +117,8 @@ impl Replay {
             epoch: 0,
             hint,
             copies: Vec::new(),
+            messages: Messages::default(),
+            grpc,
         })))
     }
 
@@ -144,6 +150,11 @@ impl Replay {
     /// Bytes that the client sent so far.
     pub(crate) fn received(&self) -> u64 {
         self.0.lock().received
+    }
+
+    /// gRPC messages that the client sent so far.
+    pub(crate) fn messages(&self) -> u64 {
+        self.0.lock().messages.count()
     }
 
     /// A copy of what will come, for a mirror. It holds nobody up: a mirror
@@ -213,6 +224,9 @@ impl Source {
         self.share(&frame);
         if let Some(data) = frame.data_ref() {
             self.received += data.len() as u64;
+            if self.grpc {
+                self.messages.pass(data);
+            }
             if self.received > self.limit {
                 self.outgrown = true;
                 self.kept = Vec::new();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use ambit_observe::{Chance, Sampling, Telemetry, TraceContext};
+use ambit_observe::{Chance, Sampling, SpanId, Tag, Telemetry, TraceContext};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::body::{BodyError, Replay};
 use super::head::Checked;
+use super::messages::Messages;
 use super::reply::{Flag, GRPC_STATUS, is_grpc};
 use super::server::Inner;
 use crate::config::{Frontend, Gateway, Target};
@@ -55,6 +56,11 @@ pub(crate) struct Exchange {
     pub(crate) status: Option<StatusCode>,
     pub(crate) grpc_status: Option<u32>,
     pub(crate) received: u64,
+    /// Of gRPC.
+    pub(crate) request_messages: u64,
+    pub(super) response_messages: Messages,
+    /// What dry-run policies would have done, for the span.
+    pub(crate) dry_run: Vec<Tag>,
     pub(crate) sent: u64,
     pub(crate) attempts: u32,
     /// From the request's end, or its start, to the response's head.
@@ -95,6 +101,9 @@ impl Exchange {
             status: None,
             grpc_status: None,
             received: 0,
+            request_messages: 0,
+            response_messages: Messages::default(),
+            dry_run: Vec::new(),
             sent: 0,
             attempts: 0,
             upstream_time: None,
@@ -130,6 +139,31 @@ impl Exchange {
         ambit_observe::inject(headers, tracing.propagation, context, context.span);
     }
 
+    /// gRPC messages to the client so far.
+    pub(crate) fn responses(&self) -> u64 {
+        self.response_messages.count()
+    }
+
+    /// A try begins: where spans are exported it has one of its own, which is
+    /// the backend's parent.
+    pub(crate) fn try_begins(&self, headers: &mut HeaderMap) -> Option<Try> {
+        let (context, tracing) = self.context.as_ref().zip(self.telemetry.tracing.as_ref())?;
+        if !context.sampled {
+            return None;
+        }
+        let span = SpanId(rand::random::<u64>().max(1));
+        ambit_observe::inject(headers, tracing.propagation, context, span);
+        Some(Try {
+            span,
+            begun: SystemTime::now(),
+        })
+    }
+
+    /// It is over, with a status or without.
+    pub(crate) fn try_ended(&self, one: Try, status: Result<StatusCode, &'static str>) {
+        self.inner.worker.node.observer.attempt(self, &one, status);
+    }
+
     /// Keeps what the access log may want.
     pub(crate) fn keep_response(&mut self, headers: &HeaderMap) {
         if self.telemetry.access_log.is_some() {
@@ -157,6 +191,12 @@ impl Exchange {
         let inner = Arc::clone(&self.inner);
         inner.worker.node.observer.request(&self);
     }
+}
+
+/// One try's span.
+pub(crate) struct Try {
+    pub(crate) span: SpanId,
+    pub(crate) begun: SystemTime,
 }
 
 /// Where nobody traces.
@@ -283,6 +323,9 @@ impl Streaming {
         };
         if let Some(data) = frame.data_ref() {
             exchange.sent += data.len() as u64;
+            if exchange.grpc {
+                exchange.response_messages.pass(data);
+            }
         } else if let Some(trailers) = frame.trailers_ref() {
             let status = trailers.get(GRPC_STATUS).and_then(|v| v.to_str().ok());
             exchange.grpc_status = status.and_then(|v| v.parse().ok());
@@ -309,6 +352,7 @@ impl Streaming {
         if let Some(held) = held {
             if let Some(replay) = &held.replay {
                 exchange.received = replay.received();
+                exchange.request_messages = replay.messages();
             }
             if let (None, Some(Sender::Http1(connection)), Some(back)) =
                 (failed, held.sender, held.give_back)

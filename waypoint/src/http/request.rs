@@ -67,7 +67,7 @@ async fn steps(
         .ok_or_else(LocalReply::no_route)?;
     exchange.found(gateway, &found, head);
 
-    let mut replay = (!body.is_end_stream()).then(|| Replay::new(body, 0));
+    let mut replay = (!body.is_end_stream()).then(|| Replay::new(body, 0, exchange.grpc));
     let mut subject = Subject::new(gateway, inner, &found, &head.headers);
     let mut decor = Decor::default();
     let policies = found.policies();
@@ -81,7 +81,7 @@ async fn steps(
         ext_authz::ask(asked, head, &checked, &mut decor).await?;
     }
     subject.authenticate(&found, head, &mut checked).await?;
-    subject.authorize(policies, head, &checked)?;
+    exchange.dry_run = subject.authorize(policies, head, &checked)?;
     let claims = subject.claims();
     let matched = find_rule(inner, &found, head, &checked, claims.as_ref())?;
     let path = matched.as_ref().map_or(MatchedPath::Whole, |one| one.path);

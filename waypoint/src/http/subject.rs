@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ambit_jwt::{Context, JwtRequest, Outcome, Passed, Verified, Wait};
-use ambit_policy::http::{HttpAttrs, HttpPolicies, HttpRequest, HttpVerdict, RequestAuth};
+use ambit_observe::Tag;
+use ambit_policy::http::{HttpAttrs, HttpPolicies, HttpRequest, HttpVerdict, RequestAuth, Shadow};
 use ambit_upstream::{LimitRequest, LimitVerdict};
 use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
@@ -141,7 +142,7 @@ impl<'r> Subject<'r> {
         }
     }
 
-    /// AUDIT, DENY, ALLOW.
+    /// AUDIT, DENY, ALLOW; and what dry-run policies say, as tags of the span.
     ///
     /// # Errors
     /// 403.
@@ -150,12 +151,14 @@ impl<'r> Subject<'r> {
         policies: &HttpPolicies,
         head: &Parts,
         checked: &Checked,
-    ) -> Result<(), LocalReply> {
+    ) -> Result<Vec<Tag>, LocalReply> {
         if policies.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let attrs = self.attrs(head, checked);
-        judge(policies.evaluate(&attrs).verdict)
+        let decision = policies.evaluate(&attrs);
+        judge(decision.verdict)?;
+        Ok(dry_run(&decision.shadow))
     }
 
     /// The policies that stand in for those of the workload that was picked.
@@ -226,6 +229,32 @@ impl<'r> Subject<'r> {
         Ok(())
     }
 }
+
+/// The tags of 4.8.
+fn dry_run(shadow: &Shadow<'_>) -> Vec<Tag> {
+    let mut tags: Vec<Tag> = Vec::new();
+    let kinds = [
+        (DRY_RUN_DENY, shadow.deny, shadow.deny_result()),
+        (DRY_RUN_ALLOW, shadow.allow, shadow.allow_result()),
+    ];
+    for ([name, result], hit, said) in kinds {
+        let Some(said) = said else { continue };
+        if let Some(Some(rule)) = hit {
+            tags.push((name.into(), rule.to_string()));
+        }
+        tags.push((result.into(), said.to_owned()));
+    }
+    tags
+}
+
+const DRY_RUN_DENY: [&str; 2] = [
+    "istio.authorization.dry_run.deny_policy.name",
+    "istio.authorization.dry_run.deny_policy.result",
+];
+const DRY_RUN_ALLOW: [&str; 2] = [
+    "istio.authorization.dry_run.allow_policy.name",
+    "istio.authorization.dry_run.allow_policy.result",
+];
 
 fn judge(verdict: HttpVerdict<'_>) -> Result<(), LocalReply> {
     match verdict {
