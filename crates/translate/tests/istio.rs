@@ -89,3 +89,35 @@ fn gateways_take_the_meshs_routing() {
     );
     assert_eq!(problems.first().unwrap().code.as_str(), "AMB0455");
 }
+
+/// Settings that upstream's proxies have and ours don't are never dropped in silence.
+#[test]
+fn settings_of_envoy_and_sidecars_are_answered() {
+    let told = |config: &str| {
+        let lines = config.lines().map(|line| format!("    {line}\n"));
+        let map = format!(
+            "{BASE}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |\n{}",
+            lines.collect::<String>()
+        );
+        let world = world::TestWorld::from_yaml(&map);
+        let problems = istio::unused_settings(world.mesh());
+        assert!(problems.iter().all(|problem| problem.remedy.is_some()));
+        let said = problems.iter().map(|problem| {
+            let field = problem.field.as_deref().unwrap_or_default();
+            format!("{} {} {field}", problem.severity, problem.code)
+        });
+        said.collect::<Vec<_>>()
+    };
+    assert!(told("enableAutoMtls: true\noutboundTrafficPolicy: {mode: ALLOW_ANY}").is_empty());
+    assert_eq!(
+        told(
+            "enableAutoMtls: false\noutboundTrafficPolicy: {mode: REGISTRY_ONLY}\ndefaultConfig:\n  concurrency: 2\n  proxyHeaders: {server: {value: x}, requestId: {disabled: true}}"
+        ),
+        [
+            "Warning AMB0456 outboundTrafficPolicy.mode",
+            "Warning AMB0456 enableAutoMtls",
+            "Info AMB0456 defaultConfig.concurrency",
+            "Info AMB0456 defaultConfig.proxyHeaders.requestId",
+        ]
+    );
+}

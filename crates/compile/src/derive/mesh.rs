@@ -49,6 +49,7 @@ pub(super) fn config(view: &View<'_>, key: &ObjectKey) -> Output {
         let told = [
             security::providers(view).1,
             istio::mesh_routing(view.mesh_info(), &mut Gateway::default()),
+            istio::unused_settings(view.mesh_info()),
             telemetry::mesh(view),
         ];
         // Translations don't know where the configuration stands.

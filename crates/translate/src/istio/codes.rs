@@ -71,3 +71,5 @@ pub(crate) const ANNOTATION: Code = Code("AMB0448");
 pub(crate) const LINKERD_POLICY: Code = Code("AMB0450");
 /// A value of the mesh's settings that can't be used.
 pub(crate) const MESH_VALUE: Code = Code("AMB0455");
+/// A setting of the mesh that has no effect.
+pub(crate) const MESH_UNUSED: Code = Code("AMB0456");
