@@ -3,6 +3,7 @@
 
 mod dump;
 mod explain;
+mod tap;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,10 +17,11 @@ use ambit_telemetry::{Metrics, ProcessCollector};
 use http::text;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use tap::Tap;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::node::Node;
 use crate::settings::Settings;
@@ -97,6 +99,7 @@ pub(crate) async fn serve_admin(
     quit: Quit,
     scope: &Scope,
 ) -> Result<(), BindError> {
+    let tap = Tap::new(token(&node.settings), node, scope);
     let (dumped, explained, recent) = (Arc::clone(node), Arc::clone(node), Arc::clone(node));
     let routes = Routes::new()
         .route("/config_dump", move |_| {
@@ -111,6 +114,11 @@ pub(crate) async fn serve_admin(
             let recent = recent.observer.recorder.recent();
             let recent: Vec<_> = recent.iter().map(|one| &**one).collect();
             let answer = http::json(&recent);
+            async move { answer }
+        })
+        .stream("/tap", move |request| {
+            let query = request.uri().query().unwrap_or_default();
+            let answer = tap.answer(request.method(), request.headers(), query);
             async move { answer }
         })
         .route("/logging", move |request| {
@@ -133,6 +141,18 @@ pub(crate) async fn serve_admin(
         addrs.push(SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
     }
     serve("admin", &addrs, routes, scope).await
+}
+
+/// The token for `/tap`, new with every start.
+fn token(settings: &Settings) -> Option<Arc<str>> {
+    let path = settings.tap_token.as_ref()?;
+    match tap::leave_token(path) {
+        Ok(token) => Some(token),
+        Err(error) => {
+            warn!(path = %path.display(), %error, "no token file: requests can't be tapped");
+            None
+        }
+    }
 }
 
 /// POST with a JSON question.

@@ -41,6 +41,10 @@ pub struct Settings {
     pub drain: Duration,
     /// Where it listens.
     pub ports: Ports,
+    /// `AMBIT_TAP_TOKEN_FILE`: where the token for `/tap` is left. By default
+    /// `./var/run/ambit/tap-token`, if that directory exists; else nobody can
+    /// tap.
+    pub tap_token: Option<PathBuf>,
     /// Bounds of what isn't in the mesh's configuration.
     pub limits: ProcessLimits,
     /// `RUST_LOG`.
@@ -128,6 +132,7 @@ impl Settings {
             threads: threads::data_threads(&mut r, cores),
             drain: drain(&mut r),
             ports: Ports::read(&mut r),
+            tap_token: tap_token(&r),
             limits: ProcessLimits {
                 half_open: r.or("AMBIT_MAX_HALF_OPEN", 1024, number),
                 handshake: r.or("AMBIT_HANDSHAKE_TIMEOUT", Duration::from_secs(10), duration),
@@ -249,6 +254,14 @@ fn token(r: &Reader<'_>) -> TokenSource {
     }
 }
 
+fn tap_token(r: &Reader<'_>) -> Option<PathBuf> {
+    if let Some(path) = r.text("AMBIT_TAP_TOKEN_FILE") {
+        return Some(path.into());
+    }
+    let usual = Path::new(TAP_TOKEN_FILE);
+    usual.parent()?.is_dir().then(|| usual.to_path_buf())
+}
+
 /// A little less than the time after which the pod is killed.
 fn drain(r: &mut Reader<'_>) -> Duration {
     let derived = match r.optional("TERMINATION_GRACE_PERIOD_SECONDS", number::<u64>) {
@@ -262,6 +275,7 @@ fn drain(r: &mut Reader<'_>) -> Duration {
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ISTIOD: &str = "istiod.istio-system.svc";
 const ROOT_FILE: &str = "./var/run/secrets/istio/root-cert.pem";
+const TAP_TOKEN_FILE: &str = "./var/run/ambit/tap-token";
 const TOKEN_FILE: &str = "./var/run/secrets/tokens/istio-token";
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ambit_runtime::{Readiness, Scope};
@@ -15,23 +16,70 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use crate::Metrics;
 
 /// What a handler answers.
 pub type Answer = Response<Full<Bytes>>;
-type Handling = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Handling = Pin<Box<dyn Future<Output = Response<Page>> + Send>>;
 type Handler = Arc<dyn Fn(Request<Incoming>) -> Handling + Send + Sync>;
 
 const HEAD_DEADLINE: Duration = Duration::from_secs(2);
 const HEAD_BYTES: usize = 8 * 1024;
 /// Connections of one server at a time; a further one waits in the backlog.
 const MAX_CONNECTIONS: usize = 256;
+
+/// What a handler of [`Routes::stream`] answers.
+#[derive(Debug)]
+pub enum Streamed {
+    /// An answer like any other.
+    Whole(Answer),
+    /// 200 with this content type and parts as they come, until the sender is
+    /// gone. The channel's bound is what a slow reader may be behind; a reader
+    /// that has gone closes it.
+    Parts(&'static str, mpsc::Receiver<Bytes>),
+}
+
+/// A body of either kind.
+enum Page {
+    Whole(Full<Bytes>),
+    Parts(mpsc::Receiver<Bytes>),
+}
+
+impl Body for Page {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(cx),
+            Self::Parts(parts) => parts.poll_recv(cx).map(|part| Some(Ok(Frame::data(part?)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Parts(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Parts(_) => SizeHint::default(),
+        }
+    }
+}
 
 /// Paths and what answers them.
 #[derive(Clone, Default)]
@@ -53,8 +101,30 @@ impl Routes {
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
         R: Future<Output = Answer> + Send + 'static,
     {
-        self.routes
-            .insert(path, Arc::new(move |request| Box::pin(handler(request))));
+        self.routes.insert(path, whole(handler));
+        self
+    }
+
+    /// Answers a path with a body that may have no end.
+    #[must_use]
+    pub fn stream<F, R>(mut self, path: &'static str, handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+        R: Future<Output = Streamed> + Send + 'static,
+    {
+        let handler: Handler = Arc::new(move |request| {
+            let handling = handler(request);
+            Box::pin(async move {
+                match handling.await {
+                    Streamed::Whole(answer) => answer.map(Page::Whole),
+                    Streamed::Parts(content_type, parts) => {
+                        let head = typed(StatusCode::OK, content_type, "");
+                        head.map(|_| Page::Parts(parts))
+                    }
+                }
+            })
+        });
+        self.routes.insert(path, handler);
         self
     }
 
@@ -65,20 +135,31 @@ impl Routes {
         F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
         R: Future<Output = Answer> + Send + 'static,
     {
-        self.fallback = Some(Arc::new(move |request| Box::pin(handler(request))));
+        self.fallback = Some(whole(handler));
         self
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Page>, Infallible> {
         let handler = self
             .routes
             .get(request.uri().path())
             .or(self.fallback.as_ref());
         Ok(match handler {
             Some(handler) => handler(request).await,
-            None => status(StatusCode::NOT_FOUND),
+            None => status(StatusCode::NOT_FOUND).map(Page::Whole),
         })
     }
+}
+
+fn whole<F, R>(handler: F) -> Handler
+where
+    F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+    R: Future<Output = Answer> + Send + 'static,
+{
+    Arc::new(move |request| {
+        let handling = handler(request);
+        Box::pin(async move { handling.await.map(Page::Whole) })
+    })
 }
 
 /// Serves until the scope is cancelled.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use ambit_observe::{Chance, Sampling, SpanId, Tag, Telemetry, TraceContext};
+use ambit_route::{Matched, RouteKind};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
@@ -160,8 +161,16 @@ impl Exchange {
     }
 
     /// It is over, with a status or without.
-    pub(crate) fn try_ended(&self, one: Try, status: Result<StatusCode, &'static str>) {
-        self.inner.worker.node.observer.attempt(self, &one, status);
+    pub(crate) fn try_ended(&self, one: Option<Try>, status: Result<StatusCode, &'static str>) {
+        if let Some(one) = one {
+            self.inner.worker.node.observer.attempt(self, &one, status);
+        }
+    }
+
+    /// The rule is known.
+    pub(crate) fn routed(&mut self, matched: &Matched<'_>) {
+        self.route = Some(Arc::clone(&matched.route.object));
+        self.grpc_route = matched.route.kind == RouteKind::Grpc;
     }
 
     /// Keeps what the access log may want.

@@ -97,10 +97,8 @@ pub(crate) async fn send(
         let span = exchange.try_begins(&mut call.outbound.headers);
         let done = attempt(&mut call, exchange, &settings, &place, bound).await;
         let latency = begun.elapsed();
-        if let Some(span) = span {
-            let status = done.as_ref().map(|(response, ..)| response.status());
-            exchange.try_ended(span, status.map_err(|failed| failed.reason));
-        }
+        let status = done.as_ref().map(|(response, ..)| response.status());
+        exchange.try_ended(span, status.map_err(|failed| failed.reason));
         let next = judge(&call, &mut retries, &place, &done, latency);
         let in_time = deadline.is_none_or(|at| Instant::now() < at);
         let next = if in_time { next } else { TOO_LATE };

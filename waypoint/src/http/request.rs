@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ambit_route::{CorsDecision, Head, Matched, MatchedPath, RouteKind, Rule};
+use ambit_route::{CorsDecision, Head, Matched, MatchedPath, Rule};
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -87,8 +87,7 @@ async fn steps(
     let path = matched.as_ref().map_or(MatchedPath::Whole, |one| one.path);
     let rule = match &matched {
         Some(matched) => {
-            exchange.route = Some(Arc::clone(&matched.route.object));
-            exchange.grpc_route = matched.route.kind == RouteKind::Grpc;
+            exchange.routed(matched);
             Some(&**matched.rule)
         }
         None => default_rule(config, &found),
@@ -132,9 +131,7 @@ async fn steps(
     };
     let mut forwarded = forward::send(call, exchange, &mut decor).await?;
     if forwarded.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let asked = checked.upgrade.is_some();
-        let client = client.take().filter(|_| asked);
-        upgrade::join(inner, &mut forwarded, client)?;
+        upgrade::join(inner, &mut forwarded, &checked, client)?;
     }
     decor.apply(rule, &chosen, head, &mut forwarded);
     Ok(Box::new(forwarded))
