@@ -8,23 +8,34 @@ use std::time::Duration;
 
 use ambit_hbone::{HboneConfig, InboundStream, serve_tls};
 use ambit_net::Listener;
-use ambit_runtime::Backoff;
+use ambit_runtime::{Backoff, DrainMode};
 use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
 use crate::node::Worker;
 use crate::tunnel;
 
-/// Takes connections until the drain starts; then the listener is closed at
-/// once, so that new connections go to another replica.
+/// How long connections are still taken after a drain has started: node proxies
+/// hear a moment later than this process that another replica is to be used, and
+/// what they refuse until then would be a failed request.
+pub(crate) fn last_call(deadline: Duration) -> Duration {
+    LAST_CALL.min(deadline / 2)
+}
+
+/// Takes connections until the [`last_call`] of a drain is over; then the
+/// listener is closed, so that new connections go to another replica.
 pub(crate) async fn run(worker: Arc<Worker>, listener: Listener) {
     let mut backoff = Backoff::new(SHORT_OF_RESOURCES_FIRST, SHORT_OF_RESOURCES_MAX);
     let drain = worker.drain.clone();
-    let mut draining = std::pin::pin!(drain.started());
+    let mut closing = std::pin::pin!(async {
+        if let DrainMode::Graceful { deadline } = drain.started().await {
+            tokio::time::sleep(last_call(deadline)).await;
+        }
+    });
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = &mut draining => break,
+            () = &mut closing => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -98,10 +109,12 @@ async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr) {
     let drain = worker.drain.clone();
     let mut draining = std::pin::pin!(drain.started());
     let mut drained = false;
+    // Who comes after the drain has started is told to go when served once.
+    let mut served = drain.mode().is_none();
     loop {
         let next = tokio::select! {
             biased;
-            _ = &mut draining, if !drained => {
+            _ = &mut draining, if !drained && served => {
                 connection.drain();
                 drained = true;
                 continue;
@@ -109,7 +122,10 @@ async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr) {
             next = connection.next() => next,
         };
         match next {
-            Some(Ok(stream)) => begin(&worker, stream, peer),
+            Some(Ok(stream)) => {
+                served = true;
+                begin(&worker, stream, peer);
+            }
             Some(Err(error)) => {
                 debug!(%peer, reason = ?error.reason(), %error, "request refused");
             }
@@ -141,5 +157,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
+/// See [`last_call`].
+const LAST_CALL: Duration = Duration::from_secs(1);
 const SHORT_OF_RESOURCES_FIRST: Duration = Duration::from_millis(10);
 const SHORT_OF_RESOURCES_MAX: Duration = Duration::from_secs(1);

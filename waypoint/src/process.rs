@@ -261,14 +261,19 @@ struct Served {
 }
 
 impl Served {
-    /// Stops accepting at once, lets open requests end, then cuts them. A
-    /// second signal cuts them now.
+    /// Takes connections a little longer, lets open requests end, then cuts
+    /// them. A second signal cuts them now.
     async fn drain(self, deadline: Duration, signals: &mut Signals) {
         let open = self.connections.active();
         info!(open, ?deadline, "draining");
         self.trigger.start(DrainMode::Graceful { deadline });
+        let late = accept::last_call(deadline);
+        let quiet = async {
+            tokio::time::sleep(late).await;
+            self.connections.finish(deadline.saturating_sub(late)).await
+        };
         let cut = tokio::select! {
-            cut = self.connections.finish(deadline) => cut,
+            cut = quiet => cut,
             signal = signals.next() => {
                 info!(?signal, "second signal: ending now");
                 self.trigger.start(DrainMode::Immediate);

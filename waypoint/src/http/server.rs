@@ -10,7 +10,8 @@ use ambit_hbone::Tunnel;
 use ambit_net::{Chunk, DuplexIo};
 use ambit_telemetry::EndLabels;
 use ambit_types::SpiffeId;
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -96,9 +97,15 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
             .serve_connection(TokioIo::new(Guard::new(io, limits.header_timeout)), service)
             .with_upgrades();
         let mut connection = pin!(connection);
+        // Ended at once, an idle connection could meet a request on its way.
+        // The next answer says `connection: close`; this is for who is silent.
+        let goodbye = async {
+            draining.await;
+            activity.idle(Some(GOODBYE)).await;
+        };
         tokio::select! {
             ended = connection.as_mut() => ended,
-            _ = &mut draining => {
+            () = goodbye => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -118,7 +125,13 @@ async fn handle(
     active: Active,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let response = request::handle(inner, request).await;
+    let http1 = request.version() == Version::HTTP_11;
+    let draining = inner.worker.drain.clone();
+    let mut response = request::handle(inner, request).await;
+    if http1 && draining.mode().is_some() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
     Ok(response.map(|body| Body::new(body, active)))
 }
 
