@@ -213,7 +213,7 @@ fn weights_change_under_load_without_a_failure_and_objects_stay_as_written() {
         cluster.manifests.put(route(1, 100, 0))?;
         wait_backend(cluster, "echo-v1").await?;
         let ns = cluster.pod_ns("mesh", "client")?;
-        let load = Load::start(&ns, cluster.service_addr("mesh", "echo", 80)?, 8);
+        let load = Load::start(&ns, cluster.service_addr("mesh", "echo", 80)?, 8, false);
         load.more(50).await?;
         let mut slowest = Duration::ZERO;
         for step in 2..12_u64 {
@@ -255,7 +255,7 @@ fn selectors_flip_under_load_without_a_failure() {
         cluster.manifests.put(route(1, 100, 0))?;
         wait_backend(cluster, "echo-v1").await?;
         let ns = cluster.pod_ns("mesh", "client")?;
-        let load = Load::start(&ns, cluster.service_addr("mesh", "echo", 80)?, 4);
+        let load = Load::start(&ns, cluster.service_addr("mesh", "echo", 80)?, 4, false);
         load.more(20).await?;
         let key = Key::new("Service", "mesh", "echo-v1");
         for version in ["v2", "v1", "v2"] {

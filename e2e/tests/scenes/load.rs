@@ -1,6 +1,7 @@
 //! Clients that keep their connections, as applications do, and count what
-//! fails. A connection that the server ended between two requests, or said it
-//! would end, is opened again and is no failure.
+//! fails, over HTTP/1.1 or HTTP/2. A connection that the server ended between two requests, or said it
+//! would end, is opened again and is no failure; nor is a request that never
+//! left because its connection had ended.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1::SendRequest;
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -36,7 +38,7 @@ pub(crate) struct Load {
 
 impl Load {
     /// Starts clients in a namespace, each with one connection.
-    pub(crate) fn start(ns: &NetNs, to: SocketAddr, clients: usize) -> Self {
+    pub(crate) fn start(ns: &NetNs, to: SocketAddr, clients: usize, h2: bool) -> Self {
         let mut load = Self {
             stop: Arc::default(),
             done: Arc::default(),
@@ -44,7 +46,7 @@ impl Load {
         };
         for _ in 0..clients {
             let (ns, stop, done) = (ns.clone(), Arc::clone(&load.stop), Arc::clone(&load.done));
-            load.clients.spawn(client(ns, to, stop, done));
+            load.clients.spawn(client(ns, to, h2, stop, done));
         }
         load
     }
@@ -76,38 +78,98 @@ impl Load {
     }
 }
 
+/// The sending end of a connection.
+enum Sender {
+    Http1(http1::SendRequest<Empty<Bytes>>),
+    Http2(http2::SendRequest<Empty<Bytes>>),
+}
+
+impl Sender {
+    async fn open(
+        ns: &NetNs,
+        to: SocketAddr,
+        h2: bool,
+        connections: &mut JoinSet<()>,
+    ) -> Result<Self> {
+        let io = TokioIo::new(client::connect(ns, to).await?);
+        Ok(if h2 {
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+            connections.spawn(async move {
+                let _ = connection.await;
+            });
+            Self::Http2(sender)
+        } else {
+            let (sender, connection) = http1::handshake(io).await?;
+            connections.spawn(async move {
+                let _ = connection.await;
+            });
+            Self::Http1(sender)
+        })
+    }
+
+    /// Whether another request can be sent on it.
+    async fn goes_on(&mut self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.ready().await.is_ok(),
+            Self::Http2(sender) => sender.ready().await.is_ok(),
+        }
+    }
+
+    async fn send(&mut self) -> Result<http::Response<Incoming>> {
+        let request = Request::get("http://echo/");
+        Ok(match self {
+            Self::Http1(sender) => {
+                let request = Request::get("/")
+                    .header("host", "echo")
+                    .body(Empty::new())?;
+                sender.send_request(request).await?
+            }
+            Self::Http2(sender) => sender.send_request(request.body(Empty::new())?).await?,
+        })
+    }
+}
+
+/// hyper's word for a request that it gives back unsent.
+fn never_left(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<hyper::Error>();
+    error.is_some_and(hyper::Error::is_canceled)
+}
+
 async fn client(
     ns: NetNs,
     to: SocketAddr,
+    h2: bool,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
 ) -> Outcome {
     let mut outcome = Outcome::default();
     let mut connections = JoinSet::new();
-    let mut kept: Option<SendRequest<Empty<Bytes>>> = None;
+    let mut kept: Option<Sender> = None;
     while !stop.load(Ordering::Relaxed) {
-        let sender = match kept.take() {
-            // An end between two requests shows here.
-            Some(mut sender) => sender.ready().await.is_ok().then_some(sender),
-            None => None,
-        };
+        // An end between two requests shows here.
+        if let Some(sender) = &mut kept
+            && !sender.goes_on().await
+        {
+            kept = None;
+        }
+        let kept_one = kept.take();
         let exchange = async {
-            let mut sender = match sender {
+            let mut sender = match kept_one {
                 Some(sender) => sender,
                 None => {
                     outcome.opened += 1;
-                    let io = TokioIo::new(client::connect(&ns, to).await?);
-                    let (sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-                    connections.spawn(async move {
-                        let _ = connection.await;
-                    });
-                    sender
+                    Sender::open(&ns, to, h2, &mut connections).await?
                 }
             };
-            let request = Request::get("/")
-                .header("host", "echo")
-                .body(Empty::new())?;
-            let response = sender.send_request(request).await.context("no answer")?;
+            let response = match sender.send().await {
+                Err(error) if never_left(&error) => {
+                    outcome.opened += 1;
+                    sender = Sender::open(&ns, to, h2, &mut connections).await?;
+                    sender.send().await
+                }
+                sent => sent,
+            };
+            let response = response.context("no answer")?;
             let status = response.status();
             let ends = response
                 .headers()

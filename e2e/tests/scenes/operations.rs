@@ -31,11 +31,8 @@ async fn requests_of(cluster: &Cluster, pod: &str) -> Result<f64> {
 
 fn load(cluster: &Cluster, clients: usize) -> Result<Load> {
     let ns = cluster.pod_ns("mesh", "client")?;
-    Ok(Load::start(
-        &ns,
-        cluster.service_addr("mesh", "echo", 80)?,
-        clients,
-    ))
+    let to = cluster.service_addr("mesh", "echo", 80)?;
+    Ok(Load::start(&ns, to, clients, false))
 }
 
 /// A rolling restart under load: SIGTERM to one of two, as a kubelet does.
@@ -44,7 +41,9 @@ fn a_replica_drains_on_sigterm_and_no_request_fails() {
     on("drain", async |cluster| {
         let pods = replicas(cluster, 2).await?;
         wait_status(cluster, "an answer", &Ask::get("/"), 200).await?;
-        let load = load(cluster, 12)?;
+        let ns = cluster.pod_ns("mesh", "client")?;
+        let upgrade = cluster.service_addr("mesh", "echo", 8081)?;
+        let loads = [load(cluster, 12)?, Load::start(&ns, upgrade, 6, true)];
         eventually("both replicas serve", async || {
             for pod in &pods {
                 let requests = requests_of(cluster, pod).await?;
@@ -69,14 +68,20 @@ fn a_replica_drains_on_sigterm_and_no_request_fails() {
             "{}",
             process.log()
         );
-        load.more(100).await?;
-        let outcome = load.stop().await?;
-        let log = cluster.waypoint("mesh", &pods[0])?.log();
-        ensure!(
-            outcome.failures.is_empty(),
-            "after {took:?}: {:?}\n{log}",
-            outcome.failures
-        );
+        for (load, what) in loads.into_iter().zip(["HTTP/1.1", "HTTP/2"]) {
+            load.more(50).await.context(what)?;
+            let outcome = load.stop().await?;
+            let failures = &outcome.failures;
+            ensure!(
+                failures.is_empty(),
+                "{what}, ended after {took:?}: {failures:?}"
+            );
+            ensure!(
+                outcome.answered > 50,
+                "{what}: {} answered",
+                outcome.answered
+            );
+        }
         Ok(())
     });
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use ambit_e2e::Cluster;
-use ambit_e2e::http::Ask;
+use ambit_e2e::http::{self, Ask};
 use ambit_e2e::scrape::Samples;
 use ambit_testkit::eventually;
 use anyhow::{Context, Result, ensure};
@@ -312,8 +312,48 @@ spec:
             Ok(())
         })
         .await?;
+        other_protocols(cluster).await?;
         overrides(cluster).await
     });
+}
+
+/// gRPC has its status, opaque bytes have connections and sizes.
+async fn other_protocols(cluster: &Cluster) -> Result<()> {
+    let ns = cluster.pod_ns("mesh", "client")?;
+    let grpc = cluster.service_addr("mesh", "echo", 7070)?;
+    let reply = http::grpc(&ns, grpc, "/a.B/C", &[], b"hello").await?;
+    ensure!(reply.status == 0, "{reply:?}");
+    let tcp = cluster.service_addr("mesh", "echo", 9090)?;
+    http::line(&ns, tcp, "hello").await?;
+    eventually("series of gRPC and TCP", async || {
+        let samples = samples(cluster).await?;
+        let service = ("destination_service", "echo.mesh.svc.cluster.local");
+        let grpc = [
+            service,
+            ("request_protocol", "grpc"),
+            ("response_code", "200"),
+            ("grpc_response_status", "0"),
+        ];
+        let count = samples.sum("istio_requests_total", &grpc);
+        ensure!(count == 1.0, "gRPC: {count}");
+        let tcp = [
+            service,
+            ("request_protocol", "tcp"),
+            ("response_flags", "-"),
+        ];
+        for (name, least) in [
+            ("istio_tcp_connections_opened_total", 1.0),
+            ("istio_tcp_connections_closed_total", 1.0),
+            ("istio_tcp_sent_bytes_total", 6.0),
+            ("istio_tcp_received_bytes_total", 6.0),
+        ] {
+            let count = samples.sum(name, &tcp);
+            let all: Vec<_> = samples.of(name).collect();
+            ensure!(count >= least, "{name}: {count} {all:?}");
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// The Telemetry API takes a label away, and a whole metric.

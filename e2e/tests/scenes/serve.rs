@@ -130,7 +130,7 @@ impl Server {
         answer: impl Fn(&Got) -> Given + Send + 'static,
     ) -> Result<Self> {
         let listener = ns.run_on_thread(|| {
-            let socket = socket2(port)?;
+            let socket = bind(port)?;
             socket.set_nonblocking(true)?;
             Ok::<_, std::io::Error>(socket)
         })??;
@@ -172,14 +172,9 @@ impl Server {
     pub(crate) fn seen(&self) -> Vec<Got> {
         self.shared.seen.lock().unwrap().clone()
     }
-
-    /// Forgets what came.
-    pub(crate) fn forget(&self) {
-        self.shared.seen.lock().unwrap().clear();
-    }
 }
 
-fn socket2(port: u16) -> std::io::Result<std::net::TcpListener> {
+fn bind(port: u16) -> std::io::Result<std::net::TcpListener> {
     std::net::TcpListener::bind(("0.0.0.0", port))
 }
 
