@@ -122,16 +122,16 @@ pub(crate) fn list<M, T>(
     messages: &[M],
     mut read: impl FnMut(&M) -> Decoded<T>,
 ) -> Decoded<Vec<T>> {
-    messages
-        .iter()
-        .enumerate()
-        .map(|(at, message)| {
-            read(message).map_err(|inner| InvalidRoute {
-                field: format!("{field}[{at}].{}", inner.field),
-                source: inner.source,
-            })
-        })
-        .collect()
+    // Exactly as much as is needed: there may be thousands of routes, and most lists have one element, where a vector
+    // that grows by itself would have room for four.
+    let mut all = Vec::with_capacity(messages.len());
+    for (at, message) in messages.iter().enumerate() {
+        all.push(read(message).map_err(|inner| InvalidRoute {
+            field: format!("{field}[{at}].{}", inner.field),
+            source: inner.source,
+        })?);
+    }
+    Ok(all)
 }
 
 impl Route {

@@ -529,3 +529,30 @@ fn a_trace_says_why_not() {
         ]
     );
 }
+
+/// A waypoint has thousands of rules: what each has room for is what it has.
+#[test]
+fn a_rule_takes_no_more_room_than_it_needs() {
+    let header = ambit_proto::waypoint::Header {
+        name: "a".into(),
+        value: "b".into(),
+        ..Default::default()
+    };
+    let message = ambit_proto::waypoint::Rule {
+        matches: vec![Default::default()],
+        backends: vec![Default::default()],
+        response_headers: Some(ambit_proto::waypoint::HeaderOps {
+            set: vec![header],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let (kind, semantics) = (RouteKind::Http, Semantics::GatewayApi);
+    let rule = Rule::decode(&message, kind, semantics).unwrap();
+    let room = [
+        rule.matches.capacity(),
+        rule.backends.capacity(),
+        rule.response_headers.set.capacity(),
+    ];
+    assert_eq!(room, [1, 1, 1]);
+}

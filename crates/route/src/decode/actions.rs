@@ -50,6 +50,9 @@ pub(super) fn header_ops(field: &str, message: Option<&proto::HeaderOps>) -> Dec
             out.remove.push(header_name(name).within(field)?);
         }
     }
+    out.set.shrink_to_fit();
+    out.add.shrink_to_fit();
+    out.remove.shrink_to_fit();
     Ok(out)
 }
 
