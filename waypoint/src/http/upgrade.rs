@@ -12,6 +12,7 @@ use tokio::io::{AsyncWriteExt, copy_bidirectional_with_sizes};
 use tracing::debug;
 
 use super::forward::Forwarded;
+use super::head::Checked;
 use super::reply::LocalReply;
 use super::server::Inner;
 
@@ -40,9 +41,11 @@ pub(crate) fn let_go(inner: &Inner, client: Option<OnUpgrade>) {
 pub(crate) fn join(
     inner: &Arc<Inner>,
     forwarded: &mut Forwarded,
-    client: Option<OnUpgrade>,
+    checked: &Checked,
+    client: &mut Option<OnUpgrade>,
 ) -> Result<(), LocalReply> {
-    let Some(client) = client else {
+    let asked = checked.upgrade.is_some();
+    let Some(client) = client.take().filter(|_| asked) else {
         return Err(LocalReply::upstream(
             super::reply::Flag::UpstreamProtocol,
             "protocol error",

@@ -2,6 +2,15 @@
 //! as bad input, against the real program. Every table says in its first column
 //! what is attacked.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "helpers of tests, which clippy.toml does not recognise as tests"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -11,7 +20,7 @@ mod floods;
 mod frames;
 mod limits;
 mod smuggling;
-mod smuggling2;
+mod smuggling_h2;
 mod surprises;
 mod tokens;
 mod upgrades;

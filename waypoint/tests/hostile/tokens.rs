@@ -65,27 +65,17 @@ async fn get(world: &World, to: &Service, token: &str) -> Result<Answer> {
     world.client.http1(to.vip).await?.send(request).await
 }
 
-#[tokio::test]
-async fn a_token_that_is_not_good_is_401_and_says_why_without_its_contents() -> Result<()> {
-    let world = World::start().await?;
-    let cart = world.service("cart", pb::Protocol::Http).await?;
-    require(&world, pb::jwt_rule::Keys::InlineJwks(jwks().to_string()));
-    let claims = |more: Value| {
-        let mut all = json!({ "iss": "issuer.test", "sub": "me", "aud": "cart", "exp": FAR });
-        for (key, value) in more.as_object().unwrap() {
-            all[key] = value.clone();
-        }
-        all
-    };
-    let good = signed("k", SECRET, &claims(json!({})));
-    eventually("tokens count", async || {
-        let answer = get(&world, &cart, "not.a.token").await?;
-        ensure!(answer.status() == 401, "{answer:?}");
-        Ok(())
-    })
-    .await?;
-    assert_eq!(get(&world, &cart, &good).await?.status(), 200);
-    let before = cart.apps[0].requests();
+/// A good token's claims, and others on top.
+fn claims(more: Value) -> Value {
+    let mut all = json!({ "iss": "issuer.test", "sub": "me", "aud": "cart", "exp": FAR });
+    for (key, value) in more.as_object().unwrap() {
+        all[key] = value.clone();
+    }
+    all
+}
+
+/// Name, token, status. `good` is one that passes.
+fn bad_tokens(good: &str) -> Vec<(&'static str, String, u16)> {
     let head = r#"{"alg":"HS256","kid":"k"}"#;
     let body = r#"{"iss":"issuer.test","sub":"me","aud":"cart","exp":4102444800}"#;
     let none = format!(
@@ -99,7 +89,7 @@ async fn a_token_that_is_not_good_is_401_and_says_why_without_its_contents() -> 
     let issuers = body.replace("{\"iss\"", "{\"iss\":\"x\",\"iss\"");
     let heads = r#"{"alg":"HS256","kid":"k","alg":"none"}"#;
     let big = claims(json!({ "big": "x".repeat(20_000) }));
-    let cases: Vec<(&str, String, u16)> = vec![
+    vec![
         (
             "expired",
             signed("k", SECRET, &claims(json!({ "exp": 1_000_000_000 }))),
@@ -151,7 +141,24 @@ async fn a_token_that_is_not_good_is_401_and_says_why_without_its_contents() -> 
         ("oversized", signed("k", SECRET, &big), 401),
         ("two parts", "a.b".to_owned(), 401),
         ("bytes after it", format!("{good}.x"), 401),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_good_is_401_and_says_why_without_its_contents() -> Result<()> {
+    let world = World::start().await?;
+    let cart = world.service("cart", pb::Protocol::Http).await?;
+    require(&world, pb::jwt_rule::Keys::InlineJwks(jwks().to_string()));
+    let good = signed("k", SECRET, &claims(json!({})));
+    eventually("tokens count", async || {
+        let answer = get(&world, &cart, "not.a.token").await?;
+        ensure!(answer.status() == 401, "{answer:?}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(get(&world, &cart, &good).await?.status(), 200);
+    let before = cart.apps[0].requests();
+    let cases = bad_tokens(&good);
     for (name, token, want) in cases {
         let answer = get(&world, &cart, &token).await?;
         assert_eq!(answer.status(), want, "{name}: {answer:?}");
