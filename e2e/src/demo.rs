@@ -1,6 +1,7 @@
 //! The demo: a shop on two nodes, and what a platform engineer wants to see of
 //! its mesh. Each step is a function; each claim is checked, not told.
 
+mod egress;
 mod enrolment;
 mod hold;
 mod policy;

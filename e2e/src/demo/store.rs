@@ -41,7 +41,8 @@ pub(super) async fn a_waypoint(cluster: &mut Cluster, report: &mut Report) -> Re
         let held = scenario.run(cluster).await;
         report.check(&*scenario.name, held);
     }
-    claims_of_a_token(cluster, report).await
+    claims_of_a_token(cluster, report).await?;
+    super::egress::a_partner(cluster, report).await
 }
 
 async fn opt_in(cluster: &mut Cluster, report: &mut Report) -> Result<()> {
