@@ -23,7 +23,8 @@ fuzz_target!(|input: (&[u8], &str, &str, u16)| {
         && let Some(settings) = backend.settings(port, name)
         && let Some(hash) = &settings.policy.balancer.hash
     {
-        let _ = hash.key(&headers, Some(value), None, &mut rng);
+        let source = std::net::Ipv4Addr::LOCALHOST.into();
+        let _ = hash.key(&headers, Some(value), source, &mut rng);
     }
     if let Ok(message) = waypoint::Endpoint::decode(bytes) {
         let _ = Endpoint::decode(&message);
