@@ -17,7 +17,7 @@ use std::sync::Arc;
 use rpds::HashTrieMapSync;
 
 pub(crate) use frontend::{Frontend, Pod, Port, Upstream, block};
-pub(crate) use gateway::{Gateway, Limits, Provider, ProviderKind, ServerHeader};
+pub(crate) use gateway::{Gateway, HeaderLists, Limits, Provider, ProviderKind, ServerHeader};
 pub(crate) use service::{Missing, Service, Target};
 pub(crate) use store::Store;
 

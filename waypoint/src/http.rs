@@ -28,6 +28,7 @@ mod upgrade;
 
 pub(crate) use body::UpBody;
 pub(crate) use exchange::{Exchange, Try};
+pub(crate) use ext_authz::ask_tcp;
 pub(crate) use head::{Checked, check};
 pub(crate) use reach::{hop_to, keepalive, plain_endpoint};
 pub(crate) use reply::Flag;

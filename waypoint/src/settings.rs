@@ -45,6 +45,10 @@ pub struct Settings {
     /// `./var/run/ambit/tap-token`, if that directory exists; else nobody can
     /// tap.
     pub tap_token: Option<PathBuf>,
+    /// `AMBIT_UPGRADES`: protocols of `Upgrade` that are passed on, separated
+    /// by commas; default `websocket`, and `*` is all (`waypoint-contract`
+    /// 1.5).
+    pub upgrades: Vec<String>,
     /// Bounds of what isn't in the mesh's configuration.
     pub limits: ProcessLimits,
     /// `RUST_LOG`.
@@ -133,6 +137,7 @@ impl Settings {
             drain: drain(&mut r),
             ports: Ports::read(&mut r),
             tap_token: tap_token(&r),
+            upgrades: upgrades(&r),
             limits: ProcessLimits {
                 half_open: r.or("AMBIT_MAX_HALF_OPEN", 1024, number),
                 handshake: r.or("AMBIT_HANDSHAKE_TIMEOUT", Duration::from_secs(10), duration),
@@ -144,6 +149,12 @@ impl Settings {
             r.problem("SERVICE_ACCOUNT", &format!("makes no identity: {error}"));
         }
         r.finish(settings)
+    }
+
+    /// Whether an `Upgrade` to this protocol is passed on.
+    pub fn upgrades_to(&self, protocol: &[u8]) -> bool {
+        let mut allowed = self.upgrades.iter().map(String::as_bytes);
+        allowed.any(|one| one == b"*" || one.eq_ignore_ascii_case(protocol))
     }
 
     /// How one of the control plane's services is reached.
@@ -252,6 +263,13 @@ fn token(r: &Reader<'_>) -> TokenSource {
         None if Path::new(TOKEN_FILE).exists() => TokenSource::File(TOKEN_FILE.into()),
         None => TokenSource::None,
     }
+}
+
+fn upgrades(r: &Reader<'_>) -> Vec<String> {
+    let text = r.text("AMBIT_UPGRADES");
+    let listed = text.as_deref().unwrap_or("websocket").split(',');
+    let listed = listed.map(str::trim).filter(|name| !name.is_empty());
+    listed.map(str::to_owned).collect()
 }
 
 fn tap_token(r: &Reader<'_>) -> Option<PathBuf> {

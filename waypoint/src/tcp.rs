@@ -20,7 +20,7 @@ use tracing::debug;
 use crate::config::{Config, Target};
 use crate::destination::{Destination, Found};
 use crate::dial::{Alpn, DialFailure, Hop, ProxyHeader, UpstreamIo};
-use crate::http::{Flag, Inner, keepalive, plain_endpoint};
+use crate::http::{Flag, Inner, ask_tcp, keepalive, plain_endpoint};
 use crate::observer::TcpFlow;
 
 /// Why a connection isn't carried.
@@ -80,7 +80,7 @@ async fn carry(
 ) -> Result<(), Refused> {
     let config = inner.worker.node.config.load_full();
     let found = inner.destination.find(&config).ok_or(Refused::Gone)?;
-    authorize(inner, &found)?;
+    authorize(&config, inner, &found).await?;
     let way = way(&config, inner, &found)?;
     flow.note(&found, &way);
     drop(config);
@@ -132,14 +132,17 @@ impl Way {
     }
 }
 
-fn authorize(inner: &Inner, found: &Found<'_>) -> Result<(), Refused> {
+async fn authorize(config: &Config, inner: &Inner, found: &Found<'_>) -> Result<(), Refused> {
     let policies = found.policies();
-    let attrs = attrs(inner, found);
-    // A provider can't be asked about bytes yet: what would have to be asked
-    // isn't let in unasked.
-    if policies.asks_providers() && !policies.custom(&attrs).is_empty() {
-        return Err(Refused::Denied("ext_authz_not_for_tcp".to_owned()));
+    if policies.asks_providers() {
+        let names: Vec<Box<str>> = {
+            let asked = policies.custom(&attrs(inner, found));
+            asked.iter().map(|one| one.provider.into()).collect()
+        };
+        let asked = ask_tcp(config, inner, &names).await;
+        asked.map_err(|why| Refused::Denied(why.to_owned()))?;
     }
+    let attrs = attrs(inner, found);
     match policies.evaluate(&attrs).verdict {
         HttpVerdict::Allow(_) => Ok(()),
         HttpVerdict::Deny(by) => Err(Refused::Denied(by.to_string())),

@@ -155,14 +155,16 @@ async fn messages_of_grpc_are_counted() -> Result<()> {
     .await
 }
 
+/// What a CONNECT says besides where it goes.
+type Said = (Option<Baggage>, Option<Forwarded>, Option<TraceParent>);
+
 /// 6.1: an open connection's bytes don't wait for its end. `ztunnel-contract`
 /// 2.3: what a CONNECT says of the source, its client and its trace.
 #[tokio::test]
 async fn an_opaque_connection_is_told_of_while_it_lasts() -> Result<()> {
     let world = World::start().await?;
     let ip = world.address();
-    let said: Arc<Mutex<Vec<(Option<Baggage>, Option<Forwarded>, Option<TraceParent>)>>> =
-        Arc::default();
+    let said: Arc<Mutex<Vec<Said>>> = Arc::default();
     let svid = support::svid(&world.authority, "spiffe://cluster.local/ns/shop/sa/cart")?;
     let listener = TcpListener::bind((ip, 15008)).await?;
     let noted = Arc::clone(&said);

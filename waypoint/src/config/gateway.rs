@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ambit_observe::{InvalidTelemetry, Telemetry};
 use ambit_proto::waypoint as pb;
-use ambit_route::{InvalidRoute, Normalization, Retry, RetryOn, decode_retry};
+use ambit_route::{
+    InvalidPattern, InvalidRoute, Normalization, Pattern, Retry, RetryOn, decode_retry, decode_text,
+};
 use http::HeaderValue;
 
 /// A decoded `ambit.waypoint.v1.Gateway`.
@@ -80,6 +82,38 @@ pub(crate) struct Provider {
     pub(crate) message: pb::AuthorizationProvider,
     pub(crate) timeout: Duration,
     pub(crate) kind: ProviderKind,
+    /// Header lists of a provider over HTTP.
+    pub(crate) lists: HeaderLists,
+}
+
+/// Which headers go where, by their names.
+#[derive(Default)]
+pub(crate) struct HeaderLists {
+    pub(crate) to_provider: Vec<Pattern>,
+    pub(crate) to_upstream: Vec<Pattern>,
+    pub(crate) to_client_on_allow: Vec<Pattern>,
+    pub(crate) to_client_on_deny: Vec<Pattern>,
+}
+
+impl HeaderLists {
+    fn decode(message: &pb::HttpProvider) -> Result<Self, InvalidPattern> {
+        let all = |list: &[pb::StringMatch]| {
+            // Names have no case.
+            let patterns = list.iter().map(|one| pb::StringMatch {
+                ignore_case: true,
+                ..one.clone()
+            });
+            patterns
+                .map(|one| decode_text(&one))
+                .collect::<Result<_, _>>()
+        };
+        Ok(Self {
+            to_provider: all(&message.request_headers)?,
+            to_upstream: all(&message.headers_to_upstream)?,
+            to_client_on_allow: all(&message.headers_to_downstream_on_allow)?,
+            to_client_on_deny: all(&message.headers_to_downstream_on_deny)?,
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,9 +124,17 @@ pub(crate) enum ProviderKind {
 }
 
 impl Provider {
-    fn decode(message: &pb::AuthorizationProvider) -> Self {
+    fn decode(message: &pb::AuthorizationProvider) -> Result<Self, InvalidGateway> {
         use pb::authorization_provider::Kind;
-        Self {
+        let lists = match &message.kind {
+            Some(Kind::Http(http)) => HeaderLists::decode(http),
+            _ => Ok(HeaderLists::default()),
+        };
+        let lists = lists.map_err(|source| InvalidGateway::Provider {
+            name: message.name.clone(),
+            source,
+        })?;
+        Ok(Self {
             // Upstream's 600 s amounts to no bound: ten seconds, and say so.
             timeout: Duration::from_millis(match message.timeout_ms {
                 0 => 10_000,
@@ -103,8 +145,9 @@ impl Provider {
                 Some(Kind::Grpc(_)) => ProviderKind::Grpc,
                 Some(Kind::Invalid(_)) | None => ProviderKind::Invalid,
             },
+            lists,
             message: message.clone(),
-        }
+        })
     }
 }
 
@@ -115,6 +158,11 @@ pub(crate) enum InvalidGateway {
     Retry(#[from] InvalidRoute),
     #[error("telemetry: {0}")]
     Telemetry(#[from] InvalidTelemetry),
+    #[error("authorization_providers {name:?}: header list: {source}")]
+    Provider {
+        name: String,
+        source: InvalidPattern,
+    },
     #[error("server_header {0:?} is no header value")]
     Server(String),
 }
@@ -140,8 +188,8 @@ impl Gateway {
         let traffic = message.traffic();
         let providers = message.authorization_providers.iter();
         let providers = providers
-            .map(|one| (one.name.as_str().into(), Arc::new(Provider::decode(one))))
-            .collect();
+            .map(|one| Ok((one.name.as_str().into(), Arc::new(Provider::decode(one)?))))
+            .collect::<Result<_, InvalidGateway>>()?;
         let connect = match message.connect_timeout_ms {
             0 => 10_000,
             millis => millis,

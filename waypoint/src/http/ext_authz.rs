@@ -23,9 +23,11 @@ use super::head::Checked;
 use super::reach::{connection_to, hop_to, send_on};
 use super::reply::{Flag, LocalReply};
 use super::respond::Decor;
+use super::server::Inner;
 use super::subject::Subject;
 use crate::config::{Config, Provider, ProviderKind};
 use crate::dial::{Sender, Version};
+use crate::node::Worker;
 
 /// What is asked.
 pub(crate) struct Asking<'a> {
@@ -153,6 +155,12 @@ fn error(provider: Option<&Provider>) -> LocalReply {
     LocalReply::new(status, "", Flag::ExtAuthz, "ext_authz_error")
 }
 
+impl Asking<'_> {
+    fn place(&self) -> (&Config, &Worker) {
+        (self.config, &self.subject.inner.worker)
+    }
+}
+
 impl Changes {
     fn apply(self, headers: &mut HeaderMap, decor: &mut Decor) {
         for name in self.remove {
@@ -168,15 +176,54 @@ impl Changes {
     }
 }
 
+/// Asks every provider whose policies match an opaque connection (4.6): those
+/// that speak gRPC; another can't be asked about bytes, which is a refusal.
+///
+/// # Errors
+/// What the log says of the refusal.
+pub(crate) async fn ask_tcp(
+    config: &Config,
+    inner: &Inner,
+    names: &[Box<str>],
+) -> Result<(), &'static str> {
+    for name in names {
+        let provider = config.gateway.providers.get(name);
+        let provider = provider.filter(|provider| provider.kind == ProviderKind::Grpc);
+        let Some(provider) = provider else {
+            warn!(
+                provider = &**name,
+                "CUSTOM of TCP needs a provider over gRPC"
+            );
+            return Err("ext_authz_not_for_tcp");
+        };
+        let asked = grpc::ask_tcp(config, inner, provider);
+        let verdict = match tokio::time::timeout(provider.timeout, asked).await {
+            Ok(verdict) => verdict,
+            Err(_) => Err(Trouble::Late),
+        };
+        match verdict {
+            Ok(Verdict::Allow(_)) => {}
+            Ok(Verdict::Deny(_)) => return Err("ext_authz_denied"),
+            Err(trouble) => {
+                warn!(provider = &**name, %trouble, "authorization provider");
+                if !provider.message.fail_open {
+                    return Err("ext_authz_error");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Sends a question to the provider's service and reads the whole answer.
 pub(super) async fn exchange(
-    asking: &Asking<'_>,
+    (config, worker): (&Config, &Worker),
     provider: &Provider,
     version: Version,
     question: Request<UpBody>,
 ) -> Result<Response<(Bytes, Option<HeaderMap>)>, Trouble> {
     let port = u16::try_from(provider.message.port).map_err(|_| Trouble::Unknown)?;
-    let service = asking.config.service(&provider.message.service);
+    let service = config.service(&provider.message.service);
     let target = service.and_then(|service| service.target(port, "").ok());
     let target = Arc::clone(target.ok_or(Trouble::Unknown)?);
     let settings = target.cluster.settings();
@@ -187,7 +234,6 @@ pub(super) async fn exchange(
         .map_err(|_| Trouble::NoEndpoint)?;
     let place = (&**pick.endpoint(), pick.target_port());
     let hop = hop_to(Some(&target), &settings, place, version).map_err(Trouble::Unreachable)?;
-    let worker = &asking.subject.inner.worker;
     let unreachable = |error: &dyn std::fmt::Display| Trouble::Unreachable(error.to_string());
     let (sender, key, limits, _) = connection_to(worker, Some(&target), &settings, &hop, version)
         .await

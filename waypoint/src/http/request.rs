@@ -60,7 +60,7 @@ async fn steps(
     let gateway = &config.gateway;
     let mut checked = head::check(head, &gateway.limits, gateway.normalization)?;
     exchange.checked(&checked);
-    identify(gateway, inner, head);
+    identify(gateway, inner, head, &checked)?;
     let found = inner
         .destination
         .find(config)
@@ -138,7 +138,21 @@ async fn steps(
 }
 
 /// Adds what says who asks (1.5, 1.6).
-fn identify(gateway: &Gateway, inner: &Inner, head: &mut Parts) {
+///
+/// # Errors
+/// 403 for an upgrade that isn't passed on.
+fn identify(
+    gateway: &Gateway,
+    inner: &Inner,
+    head: &mut Parts,
+    checked: &Checked,
+) -> Result<(), LocalReply> {
+    if let Some(protocol) = &checked.upgrade
+        && !inner.worker.node.settings.upgrades_to(protocol.as_bytes())
+    {
+        let status = StatusCode::FORBIDDEN;
+        return Err(LocalReply::new(status, "", None, "upgrade_failed"));
+    }
     let headers = &mut head.headers;
     if gateway.message.xfcc_client_identity {
         let (by, uri) = (&inner.worker.node.id, &inner.peer);
@@ -149,6 +163,7 @@ fn identify(gateway: &Gateway, inner: &Inner, head: &mut Parts) {
     if !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
+    Ok(())
 }
 
 /// The rule of the request; none: to the service itself.

@@ -13,11 +13,13 @@ use super::message::{
     RequestAttributes, SocketAddress,
 };
 use super::{Asking, Changes, Seen, Trouble, Verdict, exchange};
-use crate::config::Provider;
+use crate::config::{Config, Provider};
 use crate::dial::Version;
 use crate::http::body::UpBody;
 use crate::http::head::Checked;
 use crate::http::reply::{Flag, GRPC_STATUS, LocalReply};
+use crate::http::server::Inner;
+use crate::node::Worker;
 
 pub(super) async fn ask(
     asking: &Asking<'_>,
@@ -27,6 +29,26 @@ pub(super) async fn ask(
     seen: Seen,
 ) -> Result<Verdict, Trouble> {
     let message = question(asking, provider, head, checked, seen);
+    check(asking.place(), provider, &message).await
+}
+
+/// About a connection: only who and where.
+pub(super) async fn ask_tcp(
+    config: &Config,
+    inner: &Inner,
+    provider: &Provider,
+) -> Result<Verdict, Trouble> {
+    let message = CheckRequest {
+        attributes: Some(attributes(inner, None)),
+    };
+    check((config, &inner.worker), provider, &message).await
+}
+
+async fn check(
+    place: (&Config, &Worker),
+    provider: &Provider,
+    message: &CheckRequest,
+) -> Result<Verdict, Trouble> {
     let mut framed = BytesMut::with_capacity(message.encoded_len() + 5);
     framed.put_u8(0);
     framed.put_u32(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX));
@@ -40,7 +62,7 @@ pub(super) async fn ask(
         .header(TE, "trailers")
         .body(UpBody::Full(Some(framed.freeze())))
         .map_err(|error| Trouble::Unreachable(error.to_string()))?;
-    let response = exchange(asking, provider, Version::Http2, request).await?;
+    let response = exchange(place, provider, Version::Http2, request).await?;
     let (parts, (body, trailers)) = response.into_parts();
     let status = trailers.as_ref().unwrap_or(&parts.headers);
     match grpc_status(status).or_else(|| grpc_status(&parts.headers)) {
@@ -96,7 +118,14 @@ fn question(
         body,
         raw_body,
     };
-    let attributes = Attributes {
+    let request = RequestAttributes { http: Some(http) };
+    CheckRequest {
+        attributes: Some(attributes(inner, Some(request))),
+    }
+}
+
+fn attributes(inner: &Inner, request: Option<RequestAttributes>) -> Attributes {
+    Attributes {
         source: Some(Peer {
             address: address(inner.source),
             principal: inner.peer.to_string(),
@@ -107,10 +136,7 @@ fn question(
             principal: inner.worker.node.id.to_string(),
             ..Peer::default()
         }),
-        request: Some(RequestAttributes { http: Some(http) }),
-    };
-    CheckRequest {
-        attributes: Some(attributes),
+        request,
     }
 }
 

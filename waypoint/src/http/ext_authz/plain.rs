@@ -1,13 +1,14 @@
 //! A provider that is asked with an HTTP request like the one in question.
 
 use ambit_proto::waypoint as pb;
+use ambit_route::Pattern;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use pb::authorization_provider::Kind;
 
 use super::{Asking, Changes, Seen, Trouble, Verdict, exchange};
-use crate::config::Provider;
+use crate::config::{HeaderLists, Provider};
 use crate::dial::Version;
 use crate::http::body::UpBody;
 use crate::http::head::Checked;
@@ -23,11 +24,12 @@ pub(super) async fn ask(
     let Some(Kind::Http(settings)) = &provider.message.kind else {
         return Err(Trouble::Unknown);
     };
-    let question = question(settings, head, checked, seen);
+    let lists = &provider.lists;
+    let question = question(settings, lists, (head, checked), seen);
     let question = question.map_err(|error| Trouble::Unreachable(error.to_string()))?;
-    let response = exchange(asking, provider, Version::Http1, question).await?;
+    let response = exchange(asking.place(), provider, Version::Http1, question).await?;
     let (parts, (body, _)) = response.into_parts();
-    let listed = |patterns: &[pb::StringMatch]| -> Vec<(HeaderName, HeaderValue)> {
+    let listed = |patterns: &[Pattern]| -> Vec<(HeaderName, HeaderValue)> {
         let all = parts.headers.iter();
         all.filter(|(name, _)| any(patterns, name.as_str()))
             .map(|(name, value)| (name.clone(), value.clone()))
@@ -35,8 +37,8 @@ pub(super) async fn ask(
     };
     if parts.status == http::StatusCode::OK {
         return Ok(Verdict::Allow(Changes {
-            set: listed(&settings.headers_to_upstream),
-            response: listed(&settings.headers_to_downstream_on_allow),
+            set: listed(&lists.to_upstream),
+            response: listed(&lists.to_client_on_allow),
             ..Changes::default()
         }));
     }
@@ -44,14 +46,14 @@ pub(super) async fn ask(
         return Err(Trouble::Answer(format!("HTTP status {}", parts.status)));
     }
     let mut reply = LocalReply::new(parts.status, body, Flag::ExtAuthz, "ext_authz_denied");
-    *reply.headers = denial(settings, &parts.headers);
+    *reply.headers = denial(lists, &parts.headers);
     Ok(Verdict::Deny(Box::new(reply)))
 }
 
 fn question(
     settings: &pb::HttpProvider,
-    head: &Parts,
-    checked: &Checked,
+    lists: &HeaderLists,
+    (head, checked): (&Parts, &Checked),
     seen: Seen,
 ) -> http::Result<Request<UpBody>> {
     let path = format!("{}{}", settings.path_prefix, checked.target);
@@ -60,7 +62,7 @@ fn question(
         .uri(path)
         .header(HOST, checked.authority.clone());
     for (name, value) in &head.headers {
-        let wanted = *name == AUTHORIZATION || any(&settings.request_headers, name.as_str());
+        let wanted = *name == AUTHORIZATION || any(&lists.to_provider, name.as_str());
         if wanted && *name != HOST && *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING {
             request = request.header(name, value);
         }
@@ -77,8 +79,8 @@ fn question(
 
 /// Headers of a refusal that reach the client: all but those of the hop, or
 /// those that are listed.
-fn denial(settings: &pb::HttpProvider, from: &HeaderMap) -> HeaderMap {
-    let patterns = &settings.headers_to_downstream_on_deny;
+fn denial(lists: &HeaderLists, from: &HeaderMap) -> HeaderMap {
+    let patterns = &lists.to_client_on_deny;
     let mut headers = HeaderMap::new();
     for (name, value) in from {
         let hop = *name == CONTENT_LENGTH
@@ -92,14 +94,7 @@ fn denial(settings: &pb::HttpProvider, from: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// Whether a header's name is one of those. Names have no case.
-fn any(patterns: &[pb::StringMatch], name: &str) -> bool {
-    use pb::string_match::Kind::{Exact, Prefix, Presence, Regex, Suffix};
-    patterns.iter().any(|pattern| match &pattern.kind {
-        Some(Exact(text)) => name.eq_ignore_ascii_case(text),
-        Some(Prefix(text)) => name.starts_with(&text.to_ascii_lowercase()),
-        Some(Suffix(text)) => name.ends_with(&text.to_ascii_lowercase()),
-        Some(Presence(_)) => true,
-        Some(Regex(_)) | None => false,
-    })
+/// Whether a header's name is one of those.
+fn any(patterns: &[Pattern], name: &str) -> bool {
+    patterns.iter().any(|one| one.matches(name.as_bytes()))
 }
