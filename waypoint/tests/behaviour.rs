@@ -1,5 +1,10 @@
 //! What becomes of requests and connections besides being routed: retries,
 //! timeouts, upgrades, opaque bytes, policies, mirrors, drain.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "the test's own servers"
+)]
 
 mod support;
 

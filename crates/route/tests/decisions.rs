@@ -536,7 +536,6 @@ fn a_rule_takes_no_more_room_than_it_needs() {
     let header = ambit_proto::waypoint::Header {
         name: "a".into(),
         value: "b".into(),
-        ..Default::default()
     };
     let message = ambit_proto::waypoint::Rule {
         matches: vec![Default::default()],
