@@ -222,8 +222,14 @@ fn start(
             handshake_timeout: node.settings.limits.handshake,
             ..HboneConfig::default()
         };
+        // What an endpoint may send ahead of a slow client is memory here.
+        let dialled = HboneConfig {
+            stream_window: DIALLED_STREAM_WINDOW,
+            connection_window: DIALLED_CONNECTION_WINDOW,
+            ..hbone.clone()
+        };
         let dialer = Dialer {
-            pool: Pool::new(hbone.clone(), sockets.clone(), &background),
+            pool: Pool::new(dialled, sockets.clone(), &background),
             certs: node.certs.clone(),
             id: node.id.clone(),
             own_ip: node.ip(),
@@ -298,3 +304,8 @@ usage: waypoint [proxy | version | help]
 ";
 /// Cancelled tasks only have to be dropped.
 const CLEAN_UP: Duration = Duration::from_secs(1);
+
+/// Bytes that one tunnel to an endpoint may carry towards us unread.
+const DIALLED_STREAM_WINDOW: u32 = 1 << 20;
+/// Bytes that all tunnels of a connection to an endpoint may carry so.
+const DIALLED_CONNECTION_WINDOW: u32 = 4 << 20;

@@ -2,7 +2,7 @@
 //! processor second, latency, memory when idle and under large transfers.
 //!
 //! Both stand between the same two node proxies and serve the same application.
-//! Ours has authorization, a route, an access log and metrics on; Envoy's
+//! Ours has authorization, a route and the whole metrics on; Envoy's
 //! configuration has none of these. Processor time and memory are those of the
 //! waypoint's process alone.
 
@@ -48,11 +48,6 @@ spec:
   rules:
     - from: [{source: {principals: [cluster.local/ns/ours/sa/client]}}]
       to: [{operation: {methods: [GET], paths: ['/*']}}]
----
-apiVersion: telemetry.istio.io/v1
-kind: Telemetry
-metadata: {name: logs, namespace: ours}
-spec: {accessLogging: [{providers: [{name: envoy}]}]}
 ";
 
 /// Connections at a time.
