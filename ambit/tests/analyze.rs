@@ -246,6 +246,10 @@ fn the_forms_that_users_have_are_answered() {
             "write apiVersion: split.smi-spec.io/v1alpha2",
         ),
         (
+            "(ServiceProfile shipping.store ",
+            "name it shipping.store.svc.cluster.local",
+        ),
+        (
             "(HTTPRoute basket-canary.store ",
             "add a parentRef with group \"\" and kind Service",
         ),
@@ -267,5 +271,5 @@ fn the_forms_that_users_have_are_answered() {
         assert!(line.contains(remedy), "{line}");
     }
     let errors = run.output.lines().filter(|line| line.starts_with("Error"));
-    assert_eq!(errors.count(), 1, "{}", run.output);
+    assert_eq!(errors.count(), 2, "{}", run.output);
 }
