@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ambit_hbone::{self as hbone, Baggage, InboundStream, ServerConnection, serve_tls};
+use ambit_hbone::{self as hbone, Baggage, InboundStream, ServerConnection, Tunnel, serve_tls};
 use ambit_state::{Authority, InboundRoute, View};
 use ambit_types::{Direction, SpiffeId};
 use tokio::net::TcpStream;
@@ -86,32 +86,51 @@ async fn streams(proxy: &Arc<PodProxy>, mut connection: Box<ServerConnection>, p
 
 /// One CONNECT, start to finish.
 async fn serve_stream(proxy: Arc<PodProxy>, stream: Box<InboundStream>, peer: Arc<Peer>) {
-    let accepted = Instant::now();
     // Boxed: what setting up needs isn't kept while bytes flow.
-    let (flow, proxied) = match Box::pin(open(&proxy, &stream, &peer, accepted)).await {
+    let Some((flow, tunnel, app)) = Box::pin(set_up(proxy, stream, peer)).await else {
+        return;
+    };
+    let end = copy(flow.flow(), tunnel, app).await;
+    flow.end(end);
+}
+
+/// Everything before the first byte; none if the stream ended here, answered
+/// and recorded.
+async fn set_up(
+    proxy: Arc<PodProxy>,
+    stream: Box<InboundStream>,
+    peer: Arc<Peer>,
+) -> Option<(OpenFlow, Tunnel, TcpStream)> {
+    let (flow, proxied) = match open(&proxy, &stream, &peer, Instant::now()).await {
         Ok(opened) => opened,
         Err(error) => {
             stream.reject(error.reason().connect_status());
-            return proxy.refuse(Direction::Inbound, peer.src, peer.local, &error);
+            proxy.refuse(Direction::Inbound, peer.src, peer.local, &error);
+            return None;
         }
     };
-    let (tunnel, mut app) = match Box::pin(admit(&proxy, &flow, proxied.is_some())).await {
-        Ok(app) => match stream.accept(answer(&proxy, &flow).as_deref()) {
-            Ok(tunnel) => (tunnel, app),
-            Err(error) => return flow.end(Err(FlowError::Answer(error))),
-        },
+    let mut app = match admit(&proxy, &flow, proxied.is_some()).await {
+        Ok(app) => app,
         Err(error) => {
             stream.reject(error.reason().connect_status());
-            return flow.end(Err(error));
+            flow.end(Err(error));
+            return None;
+        }
+    };
+    let tunnel = match stream.accept(answer(&proxy, &flow).as_deref()) {
+        Ok(tunnel) => tunnel,
+        Err(error) => {
+            flow.end(Err(FlowError::Answer(error)));
+            return None;
         }
     };
     if let Some(destination) = proxied
-        && let Err(error) = Box::pin(announce(&flow, destination, &mut app)).await
+        && let Err(error) = announce(&flow, destination, &mut app).await
     {
-        return flow.end(Err(error));
+        flow.end(Err(error));
+        return None;
     }
-    let end = copy(flow.flow(), tunnel, app).await;
-    flow.end(end);
+    Some((flow, tunnel, app))
 }
 
 /// Knows the pod and the port, and registers the flow; also what the
