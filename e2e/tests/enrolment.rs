@@ -439,6 +439,10 @@ struct Seen {
     failed: Vec<String>,
 }
 
+/// How long the dialling goes on after each change: an enrolment may take a
+/// hundredth of a second, and what a client sees just after it counts as well.
+const SETTLED: Duration = Duration::from_millis(250);
+
 /// Dials every 20 ms until it is over; each attempt is on its own.
 async fn dial_all_the_time(from: &NetNs, to: SocketAddr, over: &Cell<bool>) -> Result<Seen> {
     use futures::StreamExt;
@@ -494,8 +498,10 @@ fn joining_and_leaving_refuse_nothing_and_drop_nothing() {
             for _ in 0..2 {
                 cluster.label_namespace("billing", LABEL, Some("ambient"))?;
                 wait_both(cluster, "billing", "invoices-0", "HBONE").await?;
+                tokio::time::sleep(SETTLED).await;
                 cluster.label_namespace("billing", LABEL, None)?;
                 wait_both(cluster, "billing", "invoices-0", "TCP").await?;
+                tokio::time::sleep(SETTLED).await;
             }
             over.set(true);
             Ok::<_, anyhow::Error>(())
