@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_netns::NetNs;
@@ -16,10 +17,14 @@ use http::{HeaderMap, Request, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -137,6 +142,8 @@ pub struct Echo {
     pub proto: String,
     /// Headers by lower-case name.
     pub headers: BTreeMap<String, Vec<String>>,
+    /// The server name of the TLS that the application itself ended, if it did.
+    pub sni: Option<String>,
 }
 
 impl Echo {
@@ -152,14 +159,50 @@ impl Echo {
 /// If there is no whole answer within 20 s.
 pub async fn ask(ns: &NetNs, to: SocketAddr, request: &Ask) -> Result<Reply> {
     let stream = client::connect(ns, to).await?;
+    stream.set_nodelay(true)?;
     timeout(DEADLINE, exchange(stream, to, request))
         .await
         .with_context(|| format!("{} {} at {to}: no answer", request.method, request.path))?
         .with_context(|| format!("{} {} at {to}", request.method, request.path))
 }
 
-async fn exchange(stream: TcpStream, to: SocketAddr, ask: &Ask) -> Result<Reply> {
-    stream.set_nodelay(true)?;
+/// The same inside of TLS with whoever answers to `name` with a certificate of
+/// one of the authorities in `pem`.
+///
+/// # Errors
+/// If there is no TLS or no whole answer within 20 s.
+pub async fn ask_in_tls(
+    ns: &NetNs,
+    to: SocketAddr,
+    request: &Ask,
+    (name, pem): (&str, &[u8]),
+) -> Result<Reply> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate?)?;
+    }
+    let mut config = ClientConfig::builder_with_provider(ambit_identity::provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let server = ServerName::try_from(name.to_owned())?;
+    let whole = async {
+        let stream = client::connect(ns, to).await?;
+        let connecting = TlsConnector::from(Arc::new(config)).connect(server, stream);
+        exchange(connecting.await.context("TLS")?, to, request).await
+    };
+    timeout(DEADLINE, whole)
+        .await
+        .with_context(|| format!("{name} at {to}: no answer"))?
+        .with_context(|| format!("{name} at {to}"))
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    to: SocketAddr,
+    ask: &Ask,
+) -> Result<Reply> {
     let authority = ask.host.clone().unwrap_or_else(|| match to.port() {
         80 => to.ip().to_string(),
         _ => to.to_string(),

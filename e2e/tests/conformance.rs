@@ -11,6 +11,9 @@ fn scenarios(file: &'static str) {
     let mut options = Options::shop();
     options.scenario = programs::scenarios().join("conformance");
     scenario::on(file, options, async |cluster| {
+        if file == "tls.yaml" {
+            conformance::run_secure(cluster).await?;
+        }
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance");
         let mut failed = Vec::new();
         for scenario in conformance::read(&path.join(file))? {
@@ -48,4 +51,9 @@ fn resilience() {
 #[test]
 fn status() {
     scenarios("status.yaml");
+}
+
+#[test]
+fn tls() {
+    scenarios("tls.yaml");
 }

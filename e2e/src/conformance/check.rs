@@ -30,6 +30,8 @@ pub struct Expect {
     method: Option<String>,
     host: Option<String>,
     proto: Option<String>,
+    /// The server name of the TLS that the backend ended.
+    sni: Option<String>,
     headers: BTreeMap<String, String>,
     absent: Vec<String>,
     present: Vec<String>,
@@ -148,6 +150,7 @@ impl Expect {
             || self.method.is_some()
             || self.host.is_some()
             || self.proto.is_some()
+            || self.sni.is_some()
             || !self.headers.is_empty()
             || !self.absent.is_empty()
             || !self.present.is_empty()
@@ -201,6 +204,7 @@ impl Expect {
         same("method", &echo.method, &self.method)?;
         same("host", &echo.host, &self.host)?;
         same("proto", &echo.proto, &self.proto)?;
+        same("sni", echo.sni.as_deref().unwrap_or("none"), &self.sni)?;
         for (name, value) in &self.headers {
             let got = echo.header(name);
             ensure!(
