@@ -276,6 +276,8 @@ pub(crate) struct View(Arc<Mutex<Held>>);
 struct Held {
     resources: BTreeMap<String, BTreeMap<String, ReceivedResource>>,
     log: Vec<String>,
+    /// Resources with this in their name can't be used.
+    refused: Option<String>,
 }
 
 impl View {
@@ -288,6 +290,18 @@ impl View {
         let held = self.0.lock();
         let resources = held.resources.get(type_url);
         resources.map_or(Vec::new(), |r| r.keys().cloned().collect())
+    }
+
+    /// From now on resources with this in their name are refused; what there is
+    /// of them stays.
+    pub(crate) fn refuse(&self, name: &str) {
+        self.0.lock().refused = Some(name.to_owned());
+    }
+
+    /// The version of a resource that is held.
+    pub(crate) fn version(&self, type_url: &str, name: &str) -> Option<String> {
+        let held = self.0.lock();
+        Some(held.resources.get(type_url)?.get(name)?.version.clone())
     }
 
     /// Whether a pod is reached over HBONE; `None` if it isn't known.
@@ -322,12 +336,21 @@ impl ResourceSink for View {
                 .or_default()
                 .remove(&name);
         }
+        let refused = held.refused.clone();
+        let bad = |name: &str| refused.as_ref().is_some_and(|bad| name.contains(bad));
+        let (refused, changed): (Vec<_>, Vec<_>) = changed
+            .into_iter()
+            .partition(|resource| bad(&resource.name));
         for resource in changed {
             held.log.push(resource.name.clone());
             let of_type = held.resources.entry(type_url.into()).or_default();
             of_type.insert(resource.name.clone(), resource);
         }
-        Vec::new()
+        let refusal = |resource: ReceivedResource| Rejection {
+            name: resource.name,
+            reason: "rules[0]: not for this test".into(),
+        };
+        refused.into_iter().map(refusal).collect()
     }
 }
 

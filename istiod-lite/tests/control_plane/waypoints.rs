@@ -125,6 +125,45 @@ async fn a_waypoint_reads_its_own_and_one_change_is_one_resource() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nack_is_counted_by_the_object_that_it_names_and_the_rest_goes_on() {
+    let mesh = Mesh::prepare(&[]);
+    behind(&mesh, "shop", "wp", 1);
+    mesh.write("bad.yaml", &route("bad", "one"));
+    mesh.write("good.yaml", &route("good", "one"));
+    let mesh = mesh.started().await;
+    let (shop, ready) = follow(&mesh, "shop", "wp", &TYPES);
+    eventually("the waypoint has everything", || ready.is_ready()).await;
+    let names = shop.names(ROUTE_TYPE);
+    let named = |part: &str| names.iter().find(|name| name.contains(part)).unwrap();
+    let (bad, good) = (named("/bad"), named("/good"));
+    assert!(bad.contains("HTTPRoute/shop/bad"), "{bad}");
+    let held = shop.version(ROUTE_TYPE, bad);
+
+    shop.refuse("/bad");
+    shop.take_log();
+    mesh.write("bad.yaml", &route("bad", "two"));
+    let mut seen = 0.0;
+    for _ in 0..500 {
+        seen = mesh.metric("ambit_xds_rejected_resources", bad).await;
+        if seen > 0.0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(seen >= 1.0, "no rejection of {bad} is counted");
+    assert!(mesh.metric("pilot_total_xds_rejects", "").await >= 1.0);
+    assert_eq!(shop.version(ROUTE_TYPE, bad), held, "the last good stays");
+    let (_, streams) = mesh.get("/debug/syncz").await;
+    assert!(
+        streams.contains(&format!("{bad}: rules[0]: not for this test")),
+        "{streams}"
+    );
+    // The stream lives on: what is good still comes.
+    mesh.write("good.yaml", &route("good", "two"));
+    eventually("the other's edit", || shop.take_log().contains(good)).await;
+}
+
 /// From the file to the client of a waypoint, among 5,000 routes; by hand, in
 /// release: `cargo test --release -p istiod-lite -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread")]

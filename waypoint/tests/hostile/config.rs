@@ -46,6 +46,7 @@ async fn a_bad_resource_of_any_type_is_refused_by_name_and_the_last_good_stays()
     for (kind, name, body) in cases {
         let refusals = |log: &str| log.matches("resource rejected").count();
         let before = refusals(&world.waypoint.log());
+        let nacks = world.control.nacks().len();
         world.control.publish(kind, &[(name, body)]);
         eventually("a refusal", async || {
             let log = world.waypoint.log();
@@ -55,6 +56,11 @@ async fn a_bad_resource_of_any_type_is_refused_by_name_and_the_last_good_stays()
                 .rev()
                 .find(|line| line.contains("resource rejected"));
             ensure!(last.is_some_and(|line| line.contains(name)), "{last:?}");
+            // And so says the NACK, as the control plane heard it.
+            let heard = world.control.nacks();
+            let new = heard.get(nacks..).unwrap_or_default();
+            let named = new.iter().any(|(t, n)| t == kind && n == name);
+            ensure!(named, "NACKs for {kind} {name}: {new:?}");
             Ok(())
         })
         .await?;

@@ -13,9 +13,10 @@ use ambit_proto::auth::{IstioCertificateRequest, IstioCertificateResponse};
 use ambit_proto::waypoint::TYPES;
 use ambit_runtime::Scope;
 use ambit_xds::{
-    Admission, Admitted, AdsServer, Batch, NoObserver, NodeInfo, Publisher, TypeDelta, Update,
+    Admission, Admitted, AdsServer, Batch, NodeInfo, Publisher, ServerObserver, TypeDelta, Update,
 };
 use anyhow::Result;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -28,7 +29,11 @@ use tonic::{Request, Response, Status};
 pub(crate) struct Control {
     publisher: Publisher,
     version: AtomicU64,
+    nacks: Nacks,
 }
+
+/// Types and names of the resources that the waypoint refused, in order.
+type Nacks = Arc<Mutex<Vec<(String, String)>>>;
 
 impl Control {
     pub(crate) fn start(
@@ -37,10 +42,11 @@ impl Control {
         authority: &Arc<CertificateAuthority>,
     ) -> Result<Self> {
         let publisher = Publisher::new(TYPES);
+        let nacks = Nacks::default();
         let ads = AdsServer::new(
             publisher.clone(),
             Arc::new(Anybody),
-            Arc::new(NoObserver),
+            Arc::new(Listens(Arc::clone(&nacks))),
             scope,
         );
         let signer = Signer(Arc::clone(authority));
@@ -73,7 +79,13 @@ impl Control {
         Ok(Self {
             publisher,
             version: AtomicU64::new(0),
+            nacks,
         })
+    }
+
+    /// Types and names of what the waypoint has refused by a NACK so far.
+    pub(crate) fn nacks(&self) -> Vec<(String, String)> {
+        self.nacks.lock().clone()
     }
 
     /// Sets resources of one type.
@@ -101,6 +113,15 @@ impl Control {
                 removed: removed.iter().map(|name| (*name).to_owned()).collect(),
             }],
         });
+    }
+}
+
+struct Listens(Nacks);
+
+impl ServerObserver for Listens {
+    fn rejected(&self, _: &NodeInfo, type_url: &str, resource: &str) {
+        let nack = (type_url.to_owned(), resource.to_owned());
+        self.0.lock().push(nack);
     }
 }
 
