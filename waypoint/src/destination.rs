@@ -57,6 +57,8 @@ pub(crate) enum Refusal {
     NotForWorkloads,
     #[error("no configuration yet")]
     NotReady,
+    #[error("too much memory is held")]
+    Overloaded,
 }
 
 impl Refusal {
@@ -65,7 +67,7 @@ impl Refusal {
         match self {
             Self::HostName | Self::Own => 400,
             Self::Unknown | Self::UnboundPort | Self::NotForWorkloads => 404,
-            Self::NotReady => 503,
+            Self::NotReady | Self::Overloaded => 503,
         }
     }
 }

@@ -25,6 +25,7 @@ mod respond;
 mod server;
 mod subject;
 mod upgrade;
+mod web;
 
 pub(crate) use body::UpBody;
 pub(crate) use exchange::{Exchange, Try};

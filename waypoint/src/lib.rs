@@ -23,6 +23,7 @@ mod dial;
 mod discovery;
 mod http;
 mod keys;
+mod memory;
 mod node;
 mod observer;
 mod process;

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use crate::config::Config;
 use crate::dial::{Conns, Dialer};
 use crate::keys::Keys;
+use crate::memory::Memory;
 use crate::observer::{Observer, Watch};
 use crate::resolve::Resolver;
 use crate::settings::Settings;
@@ -30,6 +31,7 @@ pub(crate) struct Node {
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) observer: Observer,
     pub(crate) connections: Gauge,
+    pub(crate) memory: Memory,
 }
 
 /// What one data thread has for itself; nothing of it is ever contended.

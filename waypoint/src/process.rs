@@ -24,6 +24,7 @@ use crate::config::{Config, Store};
 use crate::dial::{Conns, Dialer};
 use crate::discovery;
 use crate::keys::{self, Keys};
+use crate::memory::Memory;
 use crate::node::{Gauge, Node, Worker};
 use crate::observer::Observer;
 use crate::resolve;
@@ -147,6 +148,7 @@ fn node(settings: &Arc<Settings>, scope: &Scope) -> anyhow::Result<(Arc<Node>, S
         resolver: Arc::default(),
         observer,
         connections: Gauge::default(),
+        memory: Memory::new(settings.limits.memory),
     };
     Ok((Arc::new(node), export))
 }

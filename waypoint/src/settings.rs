@@ -117,6 +117,9 @@ pub struct ProcessLimits {
     pub half_open: usize,
     /// `AMBIT_HANDSHAKE_TIMEOUT`, 10 s.
     pub handshake: Duration,
+    /// `AMBIT_MEMORY_LIMIT`: bytes of resident memory from which on requests
+    /// are refused; by default seven eighths of the container's limit.
+    pub memory: Option<u64>,
 }
 
 impl Settings {
@@ -141,6 +144,7 @@ impl Settings {
             limits: ProcessLimits {
                 half_open: r.or("AMBIT_MAX_HALF_OPEN", 1024, number),
                 handshake: r.or("AMBIT_HANDSHAKE_TIMEOUT", Duration::from_secs(10), duration),
+                memory: r.optional("AMBIT_MEMORY_LIMIT", number),
             },
             log_filter: r.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             log_json: r.text("LOG_FORMAT").as_deref() == Some("json"),

@@ -16,7 +16,9 @@ use crate::tcp;
 /// Serves a CONNECT.
 pub(crate) async fn serve(worker: Arc<Worker>, stream: InboundStream, source: SocketAddr) {
     let node = Arc::clone(&worker.node);
-    let chosen = {
+    let chosen = if node.memory.is_full() {
+        Err(Refusal::Overloaded)
+    } else {
         let config = node.config.load();
         let own = |address| node.is_own(address);
         destination::choose(&config, &stream.authority, own).and_then(|(dialled, destination)| {

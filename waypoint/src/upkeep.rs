@@ -1,5 +1,6 @@
 //! What has to be done now and then: sweeps of ejected endpoints, names of
-//! endpoints resolved anew, counters of what is gone forgotten.
+//! endpoints resolved anew, counters of what is gone forgotten, looks at the
+//! memory.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use crate::node::Node;
 
 /// Runs until the scope ends.
 pub(crate) fn start(node: &Arc<Node>, scope: &Scope) {
+    let own = Arc::clone(node);
+    scope.spawn("memory", async move { own.memory.watch().await });
     let own = Arc::clone(node);
     scope.spawn("ticks", async move {
         let mut seconds = 0u32;

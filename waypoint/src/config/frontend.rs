@@ -40,6 +40,8 @@ pub(crate) struct Port {
     pub(crate) number: u16,
     pub(crate) declared: Declared,
     pub(crate) upstream: Upstream,
+    /// gRPC-Web is translated.
+    pub(crate) grpc_web: bool,
     pub(crate) policies: HttpPolicies,
     pub(crate) authenticator: Authenticator,
     /// Those that may hold for the port; which do depends on the route.

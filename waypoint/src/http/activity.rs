@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::body::{BodyError, DownBody};
+use crate::memory::Memory;
 
 /// Requests of one connection.
 #[derive(Default)]
@@ -56,13 +57,18 @@ impl Activity {
     }
 
     /// Until the client has taken nothing of any answer for [`STALL`], or for
-    /// `idle` where that is shorter.
-    pub(super) async fn stalled(&self, idle: Option<Duration>) {
-        let bound = idle.map_or(STALL, |idle| idle.min(STALL));
+    /// `idle` where that is shorter; for [`PRESSED`] while memory is short.
+    pub(super) async fn stalled(&self, idle: Option<Duration>, memory: &Memory) {
+        let patient = idle.map_or(STALL, |idle| idle.min(STALL));
         let mut moved = 0;
         let mut since = Instant::now();
         loop {
-            sleep((bound / 4).max(SHORTEST)).await;
+            let full = memory.is_full();
+            let bound = if full { patient.min(PRESSED) } else { patient };
+            tokio::select! {
+                () = sleep((bound / 4).max(SHORTEST)) => {}
+                () = memory.pressed(), if !full => {}
+            }
             let now = self.moved.load(Ordering::Relaxed);
             if now != moved || self.offered.load(Ordering::Relaxed) == 0 {
                 (moved, since) = (now, Instant::now());
@@ -140,4 +146,6 @@ impl http_body::Body for Body {
 
 /// As long as Envoy waits for a client to take the rest of an answer.
 const STALL: Duration = Duration::from_secs(300);
+/// As long as anybody waits while memory is short.
+const PRESSED: Duration = Duration::from_secs(5);
 const SHORTEST: Duration = Duration::from_millis(100);

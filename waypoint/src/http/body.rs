@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::exchange::Streaming;
 use super::messages::Messages;
+use super::web::{Decoder, NotBase64, WebBody};
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,9 @@ pub(crate) enum BodyError {
     /// A mirrored body outgrew its bound.
     #[error("copy given up")]
     CopyGivenUp,
+    /// It can't be translated.
+    #[error(transparent)]
+    Web(#[from] NotBase64),
 }
 
 /// The body of a request, as one attempt sends it.
@@ -98,6 +102,8 @@ struct Source {
     /// Of gRPC, so far.
     messages: Messages,
     grpc: bool,
+    /// The client sends base64, backends get what it stands for.
+    decoder: Option<Decoder>,
 }
 
 impl Replay {
@@ -119,7 +125,15 @@ impl Replay {
             copies: Vec::new(),
             messages: Messages::default(),
             grpc,
+            decoder: None,
         })))
+    }
+
+    /// From the first byte on, what the client sends is base64.
+    pub(crate) fn decode(&self) {
+        let mut source = self.0.lock();
+        source.decoder = Some(Decoder::default());
+        source.hint = SizeHint::default();
     }
 
     /// The body for a new attempt; older attempts read no further. `None`: too
@@ -213,13 +227,20 @@ impl Source {
             None => {
                 self.ended = true;
                 self.copies.clear();
-                return Poll::Ready(None);
+                let whole = self.decoder.as_ref().map_or(Ok(()), Decoder::end);
+                return Poll::Ready(whole.err().map(|error| Err(error.into())));
             }
             Some(Err(error)) => {
                 self.copies.clear();
                 return Poll::Ready(Some(Err(BodyError::Http(error))));
             }
-            Some(Ok(frame)) => frame,
+            Some(Ok(frame)) => match self.decoded(frame) {
+                Ok(frame) => frame,
+                Err(error) => {
+                    self.copies.clear();
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+            },
         };
         self.share(&frame);
         if let Some(data) = frame.data_ref() {
@@ -241,6 +262,20 @@ impl Source {
             self.copies.clear();
         }
         Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn decoded(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, NotBase64> {
+        let Some(decoder) = &mut self.decoder else {
+            return Ok(frame);
+        };
+        let frame = match frame.into_data() {
+            Ok(data) => Frame::data(decoder.pass(&data)?),
+            Err(frame) => frame,
+        };
+        if self.incoming.is_end_stream() {
+            decoder.end()?;
+        }
+        Ok(frame)
     }
 
     fn share(&mut self, frame: &Frame<Bytes>) {
@@ -333,6 +368,7 @@ pub(crate) enum DownBody {
     Empty,
     Full(Option<Bytes>),
     Stream(Box<Streaming>),
+    Web(WebBody),
 }
 
 impl DownBody {
@@ -357,6 +393,7 @@ impl Body for DownBody {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(stream) => stream.poll_frame(cx),
+            Self::Web(body) => body.poll_frame(cx),
         }
     }
 
@@ -365,6 +402,7 @@ impl Body for DownBody {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_none(),
             Self::Stream(stream) => stream.is_end_stream(),
+            Self::Web(body) => body.is_end_stream(),
         }
     }
 
@@ -373,6 +411,7 @@ impl Body for DownBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Stream(stream) => stream.size_hint(),
+            Self::Web(body) => body.size_hint(),
         }
     }
 }

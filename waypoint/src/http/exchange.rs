@@ -22,6 +22,7 @@ use super::head::Checked;
 use super::messages::Messages;
 use super::reply::{Flag, GRPC_STATUS, is_grpc};
 use super::server::Inner;
+use super::web::Web;
 use crate::config::{Frontend, Gateway, Target};
 use crate::destination::Found;
 use crate::dial::Sender;
@@ -44,6 +45,8 @@ pub(crate) struct Exchange {
     pub(crate) context: Option<TraceContext>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) grpc: bool,
+    /// The client speaks gRPC-Web.
+    pub(crate) web: Option<Web>,
     pub(crate) frontend: Option<Arc<Frontend>>,
     pub(crate) route: Option<Arc<str>>,
     /// The route is a GRPCRoute.
@@ -90,6 +93,7 @@ impl Exchange {
             context: None,
             telemetry: Arc::clone(&inner.worker.node.config.load().gateway.telemetry),
             grpc: is_grpc(&head.headers),
+            web: None,
             frontend: None,
             route: None,
             grpc_route: false,
@@ -117,7 +121,8 @@ impl Exchange {
         self.authority = checked.authority.clone();
     }
 
-    /// The destination is known: so is what it wants told, and the request's id.
+    /// The destination is known: so is what it wants told, whether its port
+    /// translates gRPC-Web, and the request's id.
     pub(crate) fn found(&mut self, gateway: &Gateway, found: &Found<'_>, head: &mut Parts) {
         self.telemetry = match found {
             Found::Service { frontend, .. } => {
@@ -126,14 +131,23 @@ impl Exchange {
             }
             Found::Workload { .. } => Arc::clone(&gateway.telemetry),
         };
+        self.web = Web::of(found, head);
+        self.grpc |= self.web.is_some();
         let sampling = self.telemetry.tracing.as_ref();
         let sampling = sampling.map_or(NEVER, |tracing| tracing.sampling);
         let context = ambit_observe::begin(&mut head.headers, sampling, Chance::draw());
         self.context = Some(context);
     }
 
-    /// Hands the trace on.
-    pub(crate) fn trace(&self, headers: &mut HeaderMap) {
+    /// Makes gRPC of gRPC-Web, and hands the trace on.
+    pub(crate) fn outgoing(&self, headers: &mut HeaderMap) {
+        if let Some(web) = &self.web {
+            web.request(headers);
+        }
+        self.trace(headers);
+    }
+
+    fn trace(&self, headers: &mut HeaderMap) {
         let (Some(context), Some(tracing)) = (&self.context, &self.telemetry.tracing) else {
             return;
         };

@@ -4,6 +4,7 @@
 use ambit_route::Failure;
 use ambit_upstream::{LocalFailure, Outcome};
 
+use super::body::BodyError;
 use super::reply::{Flag, LocalReply};
 use crate::dial::DialFailure;
 
@@ -63,6 +64,15 @@ impl Failed {
     }
 
     pub(super) fn http(error: &hyper::Error) -> Self {
+        if is_clients(error) {
+            // Not tried again: the body is what it is.
+            return Self {
+                failure: Failure::Overflow,
+                flag: Flag::DownstreamProtocol,
+                reason: "request body",
+                transport: None,
+            };
+        }
         let (failure, flag, reason) = if is_refused(error) {
             (
                 Failure::RefusedStream,
@@ -115,9 +125,23 @@ impl Failed {
     pub(super) fn reply(self) -> LocalReply {
         match self.flag {
             Flag::Timeout => LocalReply::timeout(),
+            Flag::DownstreamProtocol => LocalReply::bad_request("request_body"),
             flag => LocalReply::upstream(flag, self.reason, self.transport.as_deref()),
         }
     }
+}
+
+/// Whether the client's body broke off or can't be translated: the endpoint has
+/// no part in it, or any client could have it ejected.
+fn is_clients(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if inner.is::<BodyError>() {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {

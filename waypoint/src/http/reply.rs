@@ -30,6 +30,7 @@ pub(crate) enum Flag {
     DelayInjected,
     FaultInjected,
     RateLimited,
+    Overload,
 }
 
 impl From<Flag> for ResponseFlag {
@@ -51,6 +52,7 @@ impl From<Flag> for ResponseFlag {
             Flag::DelayInjected => Self::DelayInjected,
             Flag::FaultInjected => Self::FaultInjected,
             Flag::RateLimited => Self::RateLimited,
+            Flag::Overload => Self::Overload,
         }
     }
 }
@@ -135,6 +137,14 @@ impl LocalReply {
     /// A limit of a circuit breaker.
     pub(crate) fn overflow() -> Self {
         Self::upstream(Flag::Overflow, "overflow", None)
+    }
+
+    /// The process holds too much memory.
+    pub(crate) fn overloaded() -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let mut reply = Self::new(status, "envoy overloaded", Flag::Overload, "overload");
+        reply.close = true;
+        reply
     }
 
     /// A timeout of the route or of a try.

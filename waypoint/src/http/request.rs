@@ -67,7 +67,7 @@ async fn steps(
         .ok_or_else(LocalReply::no_route)?;
     exchange.found(gateway, &found, head);
 
-    let mut replay = (!body.is_end_stream()).then(|| Replay::new(body, 0, exchange.grpc));
+    let replay = replayed(body, exchange);
     let mut subject = Subject::new(gateway, inner, &found, &head.headers);
     let mut decor = Decor::default();
     let policies = found.policies();
@@ -94,28 +94,28 @@ async fn steps(
     };
     let limits = found.limits(matched.as_ref());
     subject.limit(&limits, &head.headers, &mut decor.headers)?;
+    let routed = rule.filter(|_| matched.is_some());
     if let Some(rule) = rule {
         fault(rule, exchange).await?;
         preflight(rule, head)?;
-        if let Some(answer) = rule.answer.as_ref().filter(|_| matched.is_some()) {
-            return Err(Box::new(answered(answer, &found, &checked, path)));
-        }
     }
-    let routed = rule.filter(|_| matched.is_some());
+    if let Some(answer) = routed.and_then(|rule| rule.answer.as_ref()) {
+        return Err(Box::new(answered(answer, &found, &checked, path)));
+    }
     let chosen = choose(config, &found, routed, &checked, path)?;
     exchange.target.clone_from(&chosen.target);
     let mut outbound = Outbound::make(head, &checked, rule, &chosen, path);
-    exchange.trace(&mut outbound.headers);
-    let retry = rule.and_then(|rule| rule.retry.as_deref());
-    let retry = retry.unwrap_or(&gateway.default_retry);
-    if let Some(replay) = &mut replay
-        && retry.attempts > 0
-    {
-        replay.keep_at_least(u64::try_from(retry.body_limit).unwrap_or(u64::MAX));
-    }
+    exchange.outgoing(&mut outbound.headers);
+    keep(replay.as_ref(), rule, gateway);
     if let Some(rule) = rule {
-        let port = found.service_port();
-        mirror::send(config, inner, rule, port, &outbound, replay.as_ref());
+        mirror::send(
+            config,
+            inner,
+            rule,
+            found.service_port(),
+            &outbound,
+            replay.as_ref(),
+        );
     }
     let call = Call {
         config,
@@ -137,16 +137,37 @@ async fn steps(
     Ok(Box::new(forwarded))
 }
 
+/// The body, if there is one.
+fn replayed(body: Incoming, exchange: &Exchange) -> Option<Replay> {
+    let replay = (!body.is_end_stream()).then(|| Replay::new(body, 0, exchange.grpc))?;
+    if exchange.web.as_ref().is_some_and(|web| web.text) {
+        replay.decode();
+    }
+    Some(replay)
+}
+
+/// Keeps of the body what another attempt would need.
+fn keep(replay: Option<&Replay>, rule: Option<&Rule>, gateway: &Gateway) {
+    let retry = rule.and_then(|rule| rule.retry.as_deref());
+    let retry = retry.unwrap_or(&gateway.default_retry);
+    if let Some(replay) = replay.filter(|_| retry.attempts > 0) {
+        replay.keep_at_least(u64::try_from(retry.body_limit).unwrap_or(u64::MAX));
+    }
+}
+
 /// Adds what says who asks (1.5, 1.6).
 ///
 /// # Errors
-/// 403 for an upgrade that isn't passed on.
+/// 503 while memory is short, 403 for an upgrade that isn't passed on.
 fn identify(
     gateway: &Gateway,
     inner: &Inner,
     head: &mut Parts,
     checked: &Checked,
 ) -> Result<(), LocalReply> {
+    if inner.worker.node.memory.is_full() {
+        return Err(LocalReply::overloaded());
+    }
     if let Some(protocol) = &checked.upgrade
         && !inner.worker.node.settings.upgrades_to(protocol.as_bytes())
     {

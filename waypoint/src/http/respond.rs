@@ -77,6 +77,8 @@ pub(crate) fn respond(
         head.headers.insert(SERVICE_TIME, HeaderValue::from(millis));
     }
     server(gateway, &mut head.headers);
+    let web = exchange.web.take();
+    let web = web.filter(|web| web.response(&mut head.headers));
     exchange.keep_response(&head.headers);
     head.version = Version::HTTP_11;
     let ended = incoming.is_end_stream();
@@ -87,7 +89,12 @@ pub(crate) fn respond(
     }
     stream.until(deadline);
     stream.idle(idle);
-    Response::from_parts(head, DownBody::Stream(Box::new(stream)))
+    let stream = Box::new(stream);
+    let body = match web {
+        Some(web) => DownBody::Web(web.body(stream)),
+        None => DownBody::Stream(stream),
+    };
+    Response::from_parts(head, body)
 }
 
 /// An answer of our own, and its record.
@@ -102,6 +109,9 @@ pub(crate) fn answer(
     }
     let (close, details, flag) = (reply.close, reply.details.clone(), reply.flag);
     let mut response = reply.into_response(exchange.grpc);
+    if let Some(web) = &exchange.web {
+        web.response(response.headers_mut());
+    }
     if let Some(flag) = flag {
         exchange.flag(flag);
     }

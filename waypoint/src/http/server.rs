@@ -75,7 +75,7 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
-            () = activity.stalled(limits.connection_idle) => {
+            () = activity.stalled(limits.connection_idle, &worker.node.memory) => {
                 debug!("inner connection given up: the client takes nothing");
                 return;
             }
@@ -109,7 +109,7 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
-            () = activity.stalled(limits.connection_idle) => {
+            () = activity.stalled(limits.connection_idle, &worker.node.memory) => {
                 debug!("inner connection given up: the client takes nothing");
                 return;
             }

@@ -8,8 +8,9 @@ use http::Request;
 use http_body_util::Full;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
-use crate::client::{open, say};
+use crate::client::{hear, open, say};
 use crate::frames::{END_HEADERS, END_STREAM, GET, H2, HEADERS, block, frame};
 use crate::support::raw::{Script, Then};
 use crate::support::{World, resources as res};
@@ -143,7 +144,7 @@ async fn a_quiet_stream_outlives_the_idle_bound() -> Result<()> {
     assert!(buffer[..n].starts_with(b"HTTP/1.1 101"));
     let heard = h2.hear(Duration::from_secs(4), |_| false).await;
     assert!(!heard.closed && heard.goaway().is_none(), "{heard:?}");
-    let said = crate::client::hear(&mut events, Duration::from_secs(1)).await;
+    let said = hear(&mut events, Duration::from_secs(1)).await;
     assert!(!said.closed && said.status() == 200, "{said:?}");
     socket.write_all(b"still here").await?;
     ambit_testkit::eventually("a message", async || {
@@ -191,5 +192,46 @@ async fn a_full_backend_says_so_and_a_drain_says_goodbye_to_http2() -> Result<()
         .hear(Duration::from_secs(4), |heard| heard.goaway().is_some())
         .await;
     assert_eq!(heard.goaway(), Some(0), "{heard:?}");
+    Ok(())
+}
+
+/// Issue 4, 100-continue (RFC 9110, 10.1.1): a client that waits is told to go
+/// on when its body is wanted, and not when the answer is no.
+#[tokio::test]
+async fn a_client_that_waits_for_100_is_told_to_go_on_or_refused() -> Result<()> {
+    const ASK: &[u8] = b"POST /x HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\nconnection: close\r\n\r\n";
+    let world = World::start().await?;
+    let cart = world.service("cart", pb::Protocol::Http).await?;
+    world.settled(cart.vip, "/", 200).await?;
+    let mut io = open(&world, cart.vip).await?;
+    io.write_all(ASK).await?;
+    let mut told = Vec::new();
+    while !told.ends_with(b"\r\n\r\n") {
+        told.push(timeout(Duration::from_secs(10), io.read_u8()).await??);
+    }
+    let told = String::from_utf8_lossy(&told).into_owned();
+    assert!(told.starts_with("HTTP/1.1 100 Continue\r\n"), "{told}");
+    io.write_all(b"hello").await?;
+    let said = hear(&mut io, Duration::from_secs(10)).await;
+    assert_eq!(said.status(), 200, "{said:?}");
+    assert!(said.text.contains(r#""body":"hello""#), "{said:?}");
+    // What was settled with the client is no matter of the backend.
+    assert!(!said.text.contains(r#""expect""#), "{said:?}");
+
+    let deny = pb::Authorization {
+        origin: res::origin("AuthorizationPolicy", "deny"),
+        rules: vec![pb::AuthorizationRule::default()],
+        action: pb::AuthorizationAction::Deny.into(),
+        ..pb::Authorization::default()
+    };
+    let policy = ("AuthorizationPolicy/shop/deny", deny.encode_to_vec());
+    world.control.publish(res::AUTHORIZATION, &[policy]);
+    world.settled(cart.vip, "/", 403).await?;
+    let said = say(&world, cart.vip, ASK).await?;
+    assert_eq!(said.status(), 403, "{said:?}");
+    assert!(
+        said.closed && !said.text.contains("100 Continue"),
+        "{said:?}"
+    );
     Ok(())
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ambit_proto::waypoint as pb;
-use anyhow::Result;
+use ambit_testkit::eventually_within;
+use anyhow::{Result, ensure};
+use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{open, say};
@@ -231,5 +233,57 @@ async fn a_client_that_reads_a_byte_a_second_costs_a_bounded_amount() -> Result<
     let grown = world.waypoint.resident().saturating_sub(before);
     assert!(grown < 48 << 20, "{grown} bytes for four slow clients");
     assert!(worst < Duration::from_secs(2), "others waited {worst:?}");
+    Ok(())
+}
+
+/// 7.2, 1.10: what all slow clients together may hold.
+#[tokio::test]
+async fn slow_clients_together_have_a_bound_and_are_let_go_when_it_is_met() -> Result<()> {
+    const LIMIT: u64 = 80 << 20;
+    let world = World::start_with(&[("AMBIT_MEMORY_LIMIT", &LIMIT.to_string())]).await?;
+    let body = vec![b'x'; 2 << 20];
+    let mut large =
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
+    large.extend(body);
+    let (cart, _) = world.raw("cart", answering(large, Then::Next)).await?;
+    world.settled(cart.vip, "/ready", 200).await?;
+    let id = "spiffe://cluster.local/ns/shop/sa/other";
+    let other = Client::new(&world.authority, id, world.waypoint.ip, &world.scope)?;
+    let mut kept = other.http1(cart.vip).await?;
+    let ready = || {
+        http::Request::get("/ready")
+            .header("host", "a")
+            .body(Full::default())
+    };
+    let mut slow = Vec::new();
+    let refusal = loop {
+        let answer = kept.send(ready()?).await?;
+        if answer.status() != 200 {
+            break answer;
+        }
+        let held = world.waypoint.resident();
+        ensure!(slow.len() < 400, "{} clients hold {held} bytes", slow.len());
+        // Where the tunnel itself is refused already, the next answer says so.
+        if let Ok(mut io) = open(&world, cart.vip).await {
+            io.write_all(ASK.as_bytes()).await?;
+            slow.push(io);
+        }
+    };
+    assert_eq!(
+        (refusal.status(), &*refusal.body),
+        (503, "envoy overloaded")
+    );
+    assert_eq!(refusal.header("connection"), Some("close"));
+    let held = world.waypoint.resident();
+    assert!(held < LIMIT + (32 << 20), "{held} bytes held");
+    // Those who take nothing are let go, and there is room again.
+    eventually_within(Duration::from_secs(60), "room again", async || {
+        let answer = other.get(cart.vip, "/ready").await?;
+        ensure!(answer.status() == 200, "{answer:?}");
+        Ok(())
+    })
+    .await?;
+    assert!(world.waypoint.resident() < LIMIT);
+    drop(slow);
     Ok(())
 }

@@ -57,6 +57,7 @@ impl Store {
                     number,
                     declared,
                     upstream,
+                    grpc_web: port.protocol() == pb::Protocol::GrpcWeb,
                     policies: self.policies(Some(&host), number),
                     authenticator: self.authenticator(Some(&host), number, None),
                     limits: self.port_limits(key, number),
