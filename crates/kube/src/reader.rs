@@ -10,6 +10,7 @@ mod kinds;
 mod malformed;
 mod mesh;
 mod names;
+mod newer;
 mod partial;
 mod path;
 mod say;

@@ -50,6 +50,32 @@ const CASES: &[(&str, &str, &[&str])] = &[
         &["AMB0107 Error 6 spec.rules[0].matches[0].path.type"],
     ),
     (
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: h, namespace: ns}\nspec:\n  rules:\n  - sessionPersistence: {absoluteTimeout: 1h, cookie: {name: c, path: /, lifetimeType: Permanent}}\n",
+        "HTTPRoute h.ns",
+        &[],
+    ),
+    (
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: h, namespace: ns}\nspec:\n  rules:\n  - sessionPersistence:\n      type: Header\n      header: {name: c}\n  - sessionPersistence:\n      cookie: {path: /a, secure: true}\n",
+        "GRPCRoute h.ns",
+        &[
+            "AMB0112 Warning 10 spec.rules[1].sessionPersistence.cookie.path",
+            "AMB0106 Warning 10 spec.rules[1].sessionPersistence.cookie.secure",
+        ],
+    ),
+    (
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: h, namespace: ns}\nspec:\n  rules:\n  - sessionPersistence: {header: {name: c}}\n  - sessionPersistence: {type: Header, cookie: {name: c}}\n",
+        "-",
+        &[
+            "AMB0107 Error 6 spec.rules[0].sessionPersistence.header",
+            "AMB0107 Error 7 spec.rules[1].sessionPersistence.cookie",
+        ],
+    ),
+    (
+        "apiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XBackendTrafficPolicy\nmetadata: {name: x, namespace: ns}\nspec:\n  targetRefs: [{group: \"\", kind: Service, name: a}]\n  sessionPersistence: {cookie: {name: c}}\n",
+        "XBackendTrafficPolicy x.ns",
+        &[],
+    ),
+    (
         "apiVersion: ambit.mesh/v1alpha1\nkind: LocalRateLimit\nmetadata: {name: l, namespace: ns}\nspec:\n  targetRefs: [{kind: Service, name: a}]\n  limits:\n  - {requests: 5, unit: second}\n",
         "-",
         &["AMB0107 Error 7 spec.limits[0].unit"],

@@ -287,6 +287,7 @@ impl Item<'_> {
         } else {
             typed::strip_nulls(&mut value);
         }
+        problems.extend(self.older_names(kind, &mut value));
         self.check_names(kind, &value, &mut problems);
         let made = typed::object(kind, &value);
         let unknown = made.unknown.iter().filter(|at| !is_let_be(at));

@@ -41,9 +41,11 @@ pub(super) fn read_malformed(
         field: None,
         value: None,
         message: format!("the document isn't well-formed: {why}"),
-        remedy: Some(
-            "correct the syntax; the other documents of the file are read all the same".into(),
-        ),
+        remedy: Some(if why.starts_with("duplicate mapping key") {
+            "write each key once; a line `---` stands between two objects".into()
+        } else {
+            "correct the syntax; the other documents of the file are read all the same".into()
+        }),
     });
     if seen.is_empty() {
         loaded.unread.push(Unread {

@@ -159,9 +159,13 @@ fn push_line(path: &str, line: usize, lines: &mut Vec<(Box<str>, u32)>) {
     }
 }
 
-/// The first line of a parser's message, without the place at its end: that one counts from the document's start.
+/// The first line of a parser's message, without the place at its end: that one counts from the document's start; and
+/// without what it advises its callers to set.
 fn one_line(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default().trim();
+    if let Some((why, _)) = line.split_once(", set DuplicateKeyPolicy") {
+        return why.to_owned();
+    }
     match line.rsplit_once(" at line ") {
         Some((why, place)) if place.starts_with(|c: char| c.is_ascii_digit()) => why.to_owned(),
         _ => line.to_owned(),
@@ -313,6 +317,7 @@ mod tests {
                 "{text:?}: {malformed:?}"
             );
             assert!(!malformed.why.is_empty());
+            assert!(!malformed.why.contains("Policy"), "{malformed:?}");
         }
     }
 
