@@ -219,7 +219,7 @@ async fn refusals_reach_a_browser_in_its_own_form() -> Result<()> {
     got.lock().clear();
     let junk = b"AAAA*AAA".to_vec();
     let reply = call(&world, cart.vip, "Get", "application/grpc-web-text", junk).await?;
-    assert_ne!(reply.header("grpc-status"), None, "{reply:?}");
+    assert_eq!(reply.header("grpc-status"), Some("13"), "{reply:?}");
     assert!(got.lock().is_empty(), "{got:?}");
     Ok(())
 }
@@ -238,5 +238,38 @@ async fn ports_of_grpc_pass_grpc_web_on_as_it_is() -> Result<()> {
     let reply = call(&world, cart.vip, "Get", kind, SENT.into()).await?;
     assert_eq!(reply.header("content-type"), Some("application/grpc+proto"));
     assert_eq!(got.lock()[0].0, kind);
+    Ok(())
+}
+
+/// 5.5: nobody can have a backend ejected by what they send.
+#[tokio::test]
+async fn what_a_client_sends_wrong_is_no_fault_of_the_backends() -> Result<()> {
+    let world = World::start().await?;
+    let (ip, vip) = (world.address(), world.address());
+    let got = backend(&world.scope, ip).await?;
+    let mut message = res::backend_message("cart", &[(80, pb::Protocol::GrpcWeb)]);
+    message.policy = Some(pb::TrafficPolicy {
+        outlier: Some(pb::Outlier {
+            consecutive_5xx: 1,
+            consecutive_local_failures: 1,
+            base_ejection_ms: 60_000,
+            max_ejection_percent: 100,
+            ..pb::Outlier::default()
+        }),
+        ..pb::TrafficPolicy::default()
+    });
+    let endpoint = res::endpoint("cart", ip, None);
+    world.publish_with("cart", vip, &message, pb::Protocol::GrpcWeb, &[endpoint]);
+    let to = std::net::SocketAddr::new(vip, 80);
+    world.settled(to, "/", 200).await?;
+    for _ in 0..5 {
+        let kind = "application/grpc-web-text";
+        let reply = call(&world, to, "Get", kind, b"AAAA*AAA".to_vec()).await?;
+        assert_eq!(reply.header("grpc-status"), Some("13"), "{reply:?}");
+    }
+    got.lock().clear();
+    let reply = call(&world, to, "Get", "application/grpc-web", SENT.into()).await?;
+    assert_eq!(reply.header("grpc-status"), None, "{reply:?}");
+    assert_eq!(got.lock().len(), 1);
     Ok(())
 }

@@ -104,6 +104,8 @@ struct Source {
     grpc: bool,
     /// The client sends base64, backends get what it stands for.
     decoder: Option<Decoder>,
+    /// It broke off, or can't be read.
+    broken: bool,
 }
 
 impl Replay {
@@ -126,6 +128,7 @@ impl Replay {
             messages: Messages::default(),
             grpc,
             decoder: None,
+            broken: false,
         })))
     }
 
@@ -159,6 +162,11 @@ impl Replay {
     /// Whether another attempt could have the whole body.
     pub(crate) fn can_repeat(&self) -> bool {
         !self.0.lock().outgrown
+    }
+
+    /// Whether the client didn't send it whole, or something else than it said.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.0.lock().broken
     }
 
     /// Bytes that the client sent so far.
@@ -228,16 +236,19 @@ impl Source {
                 self.ended = true;
                 self.copies.clear();
                 let whole = self.decoder.as_ref().map_or(Ok(()), Decoder::end);
+                self.broken = whole.is_err();
                 return Poll::Ready(whole.err().map(|error| Err(error.into())));
             }
             Some(Err(error)) => {
                 self.copies.clear();
+                self.broken = true;
                 return Poll::Ready(Some(Err(BodyError::Http(error))));
             }
             Some(Ok(frame)) => match self.decoded(frame) {
                 Ok(frame) => frame,
                 Err(error) => {
                     self.copies.clear();
+                    self.broken = true;
                     return Poll::Ready(Some(Err(error.into())));
                 }
             },

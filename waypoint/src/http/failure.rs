@@ -4,7 +4,6 @@
 use ambit_route::Failure;
 use ambit_upstream::{LocalFailure, Outcome};
 
-use super::body::BodyError;
 use super::reply::{Flag, LocalReply};
 use crate::dial::DialFailure;
 
@@ -63,16 +62,19 @@ impl Failed {
         }
     }
 
-    pub(super) fn http(error: &hyper::Error) -> Self {
-        if is_clients(error) {
-            // Not tried again: the body is what it is.
-            return Self {
-                failure: Failure::Overflow,
-                flag: Flag::DownstreamProtocol,
-                reason: "request body",
-                transport: None,
-            };
+    /// The client's body broke off or can't be translated. The endpoint has no
+    /// part in it, or any client could have it ejected; and it isn't tried
+    /// again, as the body is what it is.
+    pub(super) fn of_client() -> Self {
+        Self {
+            failure: Failure::Overflow,
+            flag: Flag::DownstreamProtocol,
+            reason: "request body",
+            transport: None,
         }
+    }
+
+    pub(super) fn http(error: &hyper::Error) -> Self {
         let (failure, flag, reason) = if is_refused(error) {
             (
                 Failure::RefusedStream,
@@ -129,19 +131,6 @@ impl Failed {
             flag => LocalReply::upstream(flag, self.reason, self.transport.as_deref()),
         }
     }
-}
-
-/// Whether the client's body broke off or can't be translated: the endpoint has
-/// no part in it, or any client could have it ejected.
-fn is_clients(error: &hyper::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        if inner.is::<BodyError>() {
-            return true;
-        }
-        cause = inner.source();
-    }
-    false
 }
 
 fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {

@@ -343,6 +343,9 @@ async fn send_once(
                 let give_back = back.then_some(GiveBack { key, limits });
                 return Ok((response, sender, give_back));
             }
+            Err(_) if call.replay.as_ref().is_some_and(Replay::is_broken) => {
+                return Err(Failed::of_client());
+            }
             // A kept connection that died before it took anything: another one,
             // without an attempt being counted.
             Err(error) if !fresh && error.is_canceled() && call.can_repeat() => {}
