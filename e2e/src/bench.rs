@@ -51,6 +51,9 @@ pub struct Plan {
     pub envoy: Option<PathBuf>,
     /// Leave out the other part.
     pub only: Option<Part>,
+    /// Kept connections to ask a waypoint on, one measurement for each number;
+    /// without, the ones of the targets.
+    pub loads: Option<Vec<usize>>,
 }
 
 /// A part of the benchmark.
@@ -74,7 +77,7 @@ pub async fn run(plan: Plan) -> Result<()> {
         tunnel(plan.length, plan.peer.clone()).await?;
     }
     if wanted(Part::Waypoint) {
-        waypoint::compare(plan.envoy.clone(), plan.length).await?;
+        waypoint::compare(plan.envoy.clone(), plan.length, plan.loads.clone()).await?;
     }
     if wanted(Part::Routes) {
         routes::measure(plan.length).await?;

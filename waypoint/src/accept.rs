@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ambit_hbone::{HboneConfig, InboundStream, serve_tls};
 use ambit_net::Listener;
-use ambit_runtime::{Backoff, DrainMode};
+use ambit_runtime::{Backoff, DrainMode, seldom};
 use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
@@ -107,7 +107,8 @@ async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr) {
         }
     };
     let drain = worker.drain.clone();
-    let mut draining = std::pin::pin!(drain.started());
+    let draining = std::pin::pin!(drain.started());
+    let mut draining = seldom(draining);
     let mut drained = false;
     // Who comes after the drain has started is told to go when served once.
     let mut served = drain.mode().is_none();

@@ -127,7 +127,7 @@ impl Observer {
                 _ => "HTTP/1.1",
             },
             method: exchange.method.as_str(),
-            path: &exchange.path,
+            path: exchange.path.as_ref().map_or("", |path| path.as_str()),
             authority,
             request_headers: &exchange.request_headers,
             response_headers: exchange.response_headers.as_ref(),

@@ -307,7 +307,9 @@ usage: waypoint [proxy | version | help]
 /// Cancelled tasks only have to be dropped.
 const CLEAN_UP: Duration = Duration::from_secs(1);
 
-/// Bytes that one tunnel to an endpoint may carry towards us unread.
-const DIALLED_STREAM_WINDOW: u32 = 1 << 20;
+/// Bytes that one tunnel to an endpoint may carry towards us unread: as many as
+/// one stream of HTTP/2 inside of it. A slow client's tunnel leaves the rest of
+/// the connection's to the others.
+const DIALLED_STREAM_WINDOW: u32 = 256 << 10;
 /// Bytes that all tunnels of a connection to an endpoint may carry so.
 const DIALLED_CONNECTION_WINDOW: u32 = 4 << 20;

@@ -8,7 +8,7 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ambit_net::DuplexIo;
@@ -95,6 +95,40 @@ async fn retries_hide_a_flaky_backend_and_replay_the_body() -> Result<()> {
     let answer = world.client.http1(second.vip).await?.send(request).await?;
     assert_eq!((answer.status(), answer.body.len()), (200, body.len()));
     assert_eq!(second.apps[0].requests(), before + 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_try_says_the_same() -> Result<()> {
+    let world = World::start().await?;
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let noted = Arc::clone(&seen);
+    let failing: Handler = Arc::new(move |request, _| -> Answering {
+        let (uri, headers) = (request.uri(), request.headers());
+        if headers.contains_key("x-mine") {
+            noted.lock().unwrap().push(format!("{uri} {headers:?}"));
+        }
+        Box::pin(async { status(503) })
+    });
+    let cart = world.misbehaving("cart", failing).await?;
+    let rule = pb::Rule {
+        retry: Some(retry(2)),
+        ..rule_to("cart")
+    };
+    world.route(&cart, vec![rule]);
+    world.settled(cart.vip, "/", 503).await?;
+    let request = Request::get("/a?b=c").header("host", "cart.shop");
+    let request = request.header("x-mine", "1").header("x-mine", "2");
+    let request = request.body(Full::default())?;
+    let answer = world.client.http1(cart.vip).await?.send(request).await?;
+    assert_eq!(answer.status(), 503);
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    let first = &seen[0];
+    for part in ["/a?b=c", "cart.shop", "x-request-id", "\"2\""] {
+        assert!(first.contains(part), "{part}: {first}");
+    }
+    assert!(seen.iter().all(|one| one == first), "{seen:?}");
     Ok(())
 }
 

@@ -237,9 +237,7 @@ pub fn begin(headers: &mut HeaderMap, sampling: Sampling, chance: Chance) -> Tra
         .unwrap_or_else(|| drawn() < sampling.percent);
     if !headers.contains_key(&REQUEST_ID) {
         let id = request_id(chance.id, sampled && sampling.by_request_id);
-        if let Ok(id) = HeaderValue::from_str(&id) {
-            headers.insert(REQUEST_ID, id);
-        }
+        put(headers, REQUEST_ID, &id);
     }
     TraceContext {
         trace: parent.map_or(TraceId(chance.trace.max(1)), |parent| parent.trace),
@@ -251,20 +249,42 @@ pub fn begin(headers: &mut HeaderMap, sampling: Sampling, chance: Chance) -> Tra
 
 /// A UUID of version 4; the digit after the version tells that the request is
 /// sampled: `9` in the place of the version, as 6.4 has it (nibble 14).
-fn request_id(random: u128, sampled: bool) -> String {
+fn request_id(random: u128, sampled: bool) -> [u8; 36] {
     let version: u128 = if sampled { 0x9 } else { 0x4 };
     let bits = random & !(0xf << 76) | version << 76;
     let bits = bits & !(0x3 << 62) | 0x2 << 62;
-    let hex = format!("{bits:032x}");
-    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
-    [
-        part(0, 8),
-        part(8, 12),
-        part(12, 16),
-        part(16, 20),
-        part(20, 32),
-    ]
-    .join("-")
+    let mut digits = [0; 32];
+    write_hex(&mut digits, &bits.to_be_bytes());
+    let mut id = [b'-'; 36];
+    for (to, from) in [
+        (0..8, 0..8),
+        (9..13, 8..12),
+        (14..18, 12..16),
+        (19..23, 16..20),
+        (24..36, 20..32),
+    ] {
+        if let (Some(to), Some(from)) = (id.get_mut(to), digits.get(from)) {
+            to.copy_from_slice(from);
+        }
+    }
+    id
+}
+
+/// Writes bytes in lower-case digits, two for each, into the whole of a place.
+fn write_hex(place: &mut [u8], bytes: &[u8]) {
+    let digit = |nibble: u8| match nibble {
+        0..=9 => b'0' + nibble,
+        _ => b'a' - 10 + nibble,
+    };
+    for (pair, byte) in place.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+    }
+}
+
+fn put(headers: &mut HeaderMap, name: HeaderName, text: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(text) {
+        headers.insert(name, value);
+    }
 }
 
 /// What a request id says of sampling: `9` sampled, `a` forced by a client,
@@ -289,27 +309,29 @@ pub fn inject(
     context: &TraceContext,
     span: SpanId,
 ) {
-    let mut put = |name: HeaderName, text: String| {
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            headers.insert(name, value);
-        }
-    };
-    let flag = u8::from(context.sampled);
+    let flag = if context.sampled { b'1' } else { b'0' };
     if matches!(propagation, Propagation::W3c | Propagation::Both) {
-        put(TRACEPARENT, format!("00-{}-{span}-0{flag}", context.trace));
+        put(
+            headers,
+            TRACEPARENT,
+            &traceparent(context.trace, span, flag),
+        );
     }
     if matches!(propagation, Propagation::B3 | Propagation::Both) {
-        put(B3_TRACE, context.trace.to_string());
-        put(B3_SPAN, span.to_string());
-        put(B3_SAMPLED, flag.to_string());
+        put(headers, B3_TRACE, context.trace.to_string().as_bytes());
+        put(headers, B3_SPAN, span.to_string().as_bytes());
+        put(headers, B3_SAMPLED, &[flag]);
         if let Some(parent) = context.parent {
-            put(B3_PARENT, parent.to_string());
+            put(headers, B3_PARENT, parent.to_string().as_bytes());
         } else {
             headers.remove(&B3_PARENT);
         }
         // The old form would contradict the new one.
         headers.remove(&B3);
         headers.remove(&B3_FLAGS);
+    }
+    if !headers.contains_key(&TRACESTATE) {
+        return;
     }
     let state: usize = headers
         .get_all(&TRACESTATE)
@@ -319,6 +341,21 @@ pub fn inject(
     if state > MAX_STATE {
         headers.remove(&TRACESTATE);
     }
+}
+
+/// Version 00: each request has one, so without the machinery of formatting.
+fn traceparent(trace: TraceId, span: SpanId, flag: u8) -> [u8; 55] {
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    let (_, rest) = text.split_at_mut(3);
+    let (trace_text, rest) = rest.split_at_mut(32);
+    let (_, rest) = rest.split_at_mut(1);
+    let (span_text, rest) = rest.split_at_mut(16);
+    write_hex(trace_text, &trace.0.to_be_bytes());
+    write_hex(span_text, &span.0.to_be_bytes());
+    if let Some(last) = rest.last_mut() {
+        *last = flag;
+    }
+    text
 }
 
 #[cfg(test)]

@@ -3,16 +3,21 @@
 //! request down: a subscriber that doesn't keep up loses entries and is told.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use ambit_telemetry::{EndLabels, ServiceLabels};
+use ambit_types::SpiffeId;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::expr::Expression;
-use crate::record::Record;
+use crate::flags::ResponseFlags;
+use crate::propagate::TraceId;
+use crate::record::{Record, RequestProtocol};
 
 /// Entries that a slow subscriber can lag behind.
 const LAG: usize = 256;
@@ -76,45 +81,132 @@ pub struct Summary {
     pub trace_id: Option<String>,
 }
 
-fn cut(text: &str) -> String {
+fn cut(text: &str) -> &str {
     let mut end = text.len().min(MAX_TEXT);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text.get(..end).unwrap_or_default().to_owned()
+    text.get(..end).unwrap_or_default()
 }
 
 impl From<&Record<'_>> for Summary {
     fn from(record: &Record<'_>) -> Self {
-        let since = record.start.duration_since(SystemTime::UNIX_EPOCH);
-        let millis =
-            |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self::from(&Kept::new(record, String::new()))
+    }
+}
+
+/// Texts of a [`Kept`], in their order.
+#[derive(Clone, Copy)]
+enum Part {
+    Method,
+    Path,
+    Authority,
+    Details,
+    Route,
+    RequestId,
+}
+
+/// A request as the ring holds it. Most are never looked at, so nothing is
+/// made into text before somebody does.
+#[derive(Debug, Clone)]
+struct Kept {
+    start: SystemTime,
+    duration: Duration,
+    protocol: RequestProtocol,
+    status: u16,
+    grpc_status: Option<u16>,
+    flags: ResponseFlags,
+    bytes_received: u64,
+    bytes_sent: u64,
+    peer: Option<SpiffeId>,
+    source: Arc<EndLabels>,
+    destination: Arc<EndLabels>,
+    service: Option<Arc<ServiceLabels>>,
+    upstream: Option<SocketAddr>,
+    trace: Option<TraceId>,
+    /// The parts one behind the other.
+    text: String,
+    /// Where each part ends.
+    ends: [usize; 6],
+    has_id: bool,
+}
+
+impl Kept {
+    /// Reuses the allocation of `text`.
+    fn new(record: &Record<'_>, mut text: String) -> Self {
+        text.clear();
+        let id = record.request_header("x-request-id");
         let path = record.path.split('?').next().unwrap_or_default();
-        let (source, destination) = (&record.ends.source, &record.ends.destination);
-        let service = record.ends.service.as_ref();
+        let parts = [
+            record.method,
+            path,
+            record.authority,
+            record.details,
+            record.route,
+            id.unwrap_or_default(),
+        ];
+        let ends = parts.map(|part| {
+            text.push_str(cut(part));
+            text.len()
+        });
         Self {
-            start: millis(since.unwrap_or_default()),
-            duration: millis(record.duration),
-            protocol: record.protocol.as_str(),
-            method: cut(record.method),
-            path: cut(path),
-            authority: cut(record.authority),
+            start: record.start,
+            duration: record.duration,
+            protocol: record.protocol,
             status: record.status,
             grpc_status: record.grpc_status,
-            flags: record.flags.to_string(),
-            details: cut(record.details),
+            flags: record.flags,
             bytes_received: record.bytes_received,
             bytes_sent: record.bytes_sent,
-            source_principal: record.peer.map(ToString::to_string),
+            peer: record.peer.cloned(),
+            source: Arc::clone(&record.ends.source),
+            destination: Arc::clone(&record.ends.destination),
+            service: record.ends.service.clone(),
+            upstream: record.upstream_host,
+            trace: record.trace_id,
+            text,
+            ends,
+            has_id: id.is_some(),
+        }
+    }
+
+    fn part(&self, part: Part) -> String {
+        let at = part as usize;
+        let end = |at: usize| self.ends.get(at).copied().unwrap_or_default();
+        let start = at.checked_sub(1).map_or(0, end);
+        self.text.get(start..end(at)).unwrap_or_default().to_owned()
+    }
+}
+
+impl From<&Kept> for Summary {
+    fn from(kept: &Kept) -> Self {
+        let since = kept.start.duration_since(SystemTime::UNIX_EPOCH);
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (source, destination) = (&kept.source, &kept.destination);
+        let service = kept.service.as_ref();
+        Self {
+            start: millis(since.unwrap_or_default()),
+            duration: millis(kept.duration),
+            protocol: kept.protocol.as_str(),
+            method: kept.part(Part::Method),
+            path: kept.part(Part::Path),
+            authority: kept.part(Part::Authority),
+            status: kept.status,
+            grpc_status: kept.grpc_status,
+            flags: kept.flags.to_string(),
+            details: kept.part(Part::Details),
+            bytes_received: kept.bytes_received,
+            bytes_sent: kept.bytes_sent,
+            source_principal: kept.peer.as_ref().map(ToString::to_string),
             source_workload: source.workload.to_string(),
             source_namespace: source.namespace.to_string(),
             destination_workload: destination.workload.to_string(),
             destination_namespace: destination.namespace.to_string(),
             destination_service: service.map_or_else(String::new, |s| s.hostname.to_string()),
-            upstream_host: record.upstream_host.map(|host| host.to_string()),
-            route: cut(record.route),
-            request_id: record.request_header("x-request-id").map(cut),
-            trace_id: record.trace_id.map(|id| id.to_string()),
+            upstream_host: kept.upstream.map(|host| host.to_string()),
+            route: kept.part(Part::Route),
+            request_id: kept.has_id.then(|| kept.part(Part::RequestId)),
+            trace_id: kept.trace.map(|id| id.to_string()),
         }
     }
 }
@@ -128,7 +220,7 @@ pub struct Recorder {
 #[derive(Debug)]
 struct Inner {
     capacity: usize,
-    ring: Mutex<VecDeque<Arc<Summary>>>,
+    ring: Mutex<VecDeque<Kept>>,
     subscribers: Mutex<Vec<Subscriber>>,
     /// Their number, to be asked without the lock.
     count: AtomicUsize,
@@ -179,8 +271,8 @@ impl Recorder {
         if self.inner.capacity == 0 && !watched {
             return;
         }
-        let summary = Arc::new(Summary::from(record));
         if watched {
+            let summary = Arc::new(Summary::from(record));
             let mut subscribers = self.inner.subscribers.lock();
             subscribers.retain(|one| {
                 one.sender.receiver_count() > 0 && {
@@ -195,16 +287,21 @@ impl Recorder {
         }
         if self.inner.capacity > 0 {
             let mut ring = self.inner.ring.lock();
-            if ring.len() >= self.inner.capacity {
-                ring.pop_front();
+            let mut text = String::new();
+            if ring.len() >= self.inner.capacity
+                && let Some(oldest) = ring.pop_front()
+            {
+                text = oldest.text;
             }
-            ring.push_back(summary);
+            ring.push_back(Kept::new(record, text));
         }
     }
 
     /// The last requests, the oldest first.
     pub fn recent(&self) -> Vec<Arc<Summary>> {
-        self.inner.ring.lock().iter().cloned().collect()
+        // Made into text without the lock: requests wait for it.
+        let kept: Vec<Kept> = self.inner.ring.lock().iter().cloned().collect();
+        kept.iter().map(|one| Arc::new(one.into())).collect()
     }
 
     /// Watches what comes from now on; the filter decides what is sent.

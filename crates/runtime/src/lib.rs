@@ -9,6 +9,7 @@ mod duration;
 mod env;
 mod ready;
 mod scope;
+mod seldom;
 mod signal;
 
 pub use backoff::Backoff;
@@ -17,5 +18,6 @@ pub use duration::{InvalidDuration, parse_duration};
 pub use env::{Env, MapEnv, ProcessEnv};
 pub use ready::{Readiness, ReadyGuard};
 pub use scope::Scope;
+pub use seldom::{Seldom, seldom};
 pub use signal::{ShutdownSignal, Signals};
 pub use tokio_util::sync::CancellationToken;

@@ -1,11 +1,12 @@
 //! Structured concurrency: every task belongs to a scope that can wait for it
 //! and stop it.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -13,6 +14,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
+
+use crate::seldom::seldom;
 
 /// Owns tasks. A clone is another handle on the same scope.
 ///
@@ -135,9 +138,16 @@ impl Tracked {
 
     async fn run(self, name: &'static str, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
         let token = self.scope.inner.token.clone();
-        let caught = token
-            .run_until_cancelled(AssertUnwindSafe(task).catch_unwind())
-            .await;
+        let caught = {
+            let cancelled = pin!(token.cancelled());
+            let mut cancelled = seldom(cancelled);
+            let mut task = AssertUnwindSafe(task).catch_unwind();
+            poll_fn(|cx| match cancelled.poll_unpin(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => task.poll_unpin(cx).map(Some),
+            })
+            .await
+        };
         if let Some(Err(payload)) = caught {
             let message = panic_text(payload.as_ref());
             self.scope.inner.panics.fetch_add(1, Ordering::Relaxed);

@@ -68,7 +68,11 @@ struct Side {
 /// # Errors
 /// If a mesh can't be brought up or a load fails.
 #[allow(clippy::print_stdout, reason = "the benchmark's purpose is to print")]
-pub(super) async fn compare(program: Option<PathBuf>, length: Length) -> Result<()> {
+pub(super) async fn compare(
+    program: Option<PathBuf>,
+    length: Length,
+    loads: Option<Vec<usize>>,
+) -> Result<()> {
     let cluster = start(program.clone()).await?;
     let sides: &[&'static str] = if program.is_some() {
         &["ours", "envoy"]
@@ -80,7 +84,7 @@ pub(super) async fn compare(program: Option<PathBuf>, length: Length) -> Result<
     tokio::time::sleep(Duration::from_secs(12)).await;
     let idle = each(sides, |namespace| resident(&cluster, namespace))?;
     print_memory(sides, &idle);
-    for connections in LOADS {
+    for connections in loads.unwrap_or_else(|| LOADS.to_vec()) {
         let mut measured: Vec<Side> = sides.iter().map(|namespace| Side::new(namespace)).collect();
         for _ in 0..length.rounds() {
             for side in &mut measured {

@@ -1,6 +1,7 @@
 //! `make bench`: measures the mesh. `QUICK=1` is short; `BENCH_PEER=PROGRAM`
 //! also measures another ztunnel in the same run, `BENCH_ENVOY=PROGRAM` an Envoy
-//! as a waypoint; `BENCH_ONLY=tunnel|waypoint|routes` leaves out the other parts.
+//! as a waypoint; `BENCH_ONLY=tunnel|waypoint|routes` leaves out the other parts,
+//! `BENCH_LOADS=1,32` the other numbers of a waypoint's kept connections.
 
 use std::path::PathBuf;
 
@@ -27,10 +28,13 @@ fn main() -> Result<()> {
         Some("routes") => Some(Part::Routes),
         Some(other) => bail!("BENCH_ONLY={other}: tunnel, waypoint or routes"),
     };
+    let loads = variable("BENCH_LOADS").filter(|loads| !loads.is_empty());
+    let loads = loads.map(|loads| loads.split(',').map(str::parse).collect());
     runtime.block_on(bench::run(Plan {
         length,
         peer: variable("BENCH_PEER").map(PathBuf::from),
         envoy: variable("BENCH_ENVOY").map(PathBuf::from),
         only,
+        loads: loads.transpose()?,
     }))
 }

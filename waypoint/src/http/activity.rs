@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::body::{BodyError, DownBody};
 use crate::memory::Memory;
@@ -23,7 +23,8 @@ use crate::memory::Memory;
 #[derive(Default)]
 pub(super) struct Activity {
     active: AtomicUsize,
-    ended: Notify,
+    /// When the latest one ended.
+    ended: Mutex<Option<Instant>>,
     /// Bodies that could go on if the client took what it has.
     offered: AtomicUsize,
     /// Looks at bodies so far.
@@ -44,13 +45,21 @@ impl Activity {
         let Some(bound) = bound else {
             return std::future::pending().await;
         };
+        // Longer can't be added to every moment.
+        let bound = bound.min(LONGEST);
+        let begun = Instant::now();
+        // A timer for each bound, not for each request.
+        let mut look = begun + bound;
         loop {
-            let ended = self.ended.notified();
+            sleep_until(look).await;
+            let now = Instant::now();
             if self.active.load(Ordering::Relaxed) > 0 {
-                ended.await;
-            } else if tokio::time::timeout(bound, ended).await.is_err()
-                && self.active.load(Ordering::Relaxed) == 0
-            {
+                look = now + bound;
+                continue;
+            }
+            let since = self.ended.lock().map_or(begun, |ended| ended.max(begun));
+            look = since + bound;
+            if look <= now {
                 return;
             }
         }
@@ -81,8 +90,8 @@ impl Activity {
 
 impl Drop for Active {
     fn drop(&mut self) {
+        *self.0.ended.lock() = Some(Instant::now());
         self.0.active.fetch_sub(1, Ordering::Relaxed);
-        self.0.ended.notify_one();
     }
 }
 
@@ -148,4 +157,5 @@ impl http_body::Body for Body {
 const STALL: Duration = Duration::from_secs(300);
 /// As long as anybody waits while memory is short.
 const PRESSED: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 const SHORTEST: Duration = Duration::from_millis(100);

@@ -11,6 +11,7 @@ use ambit_observe::{Chance, Sampling, SpanId, Tag, Telemetry, TraceContext};
 use ambit_route::{Matched, RouteKind};
 use bytes::Bytes;
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -35,7 +36,7 @@ pub(crate) struct Exchange {
     pub(crate) method: Method,
     pub(crate) version: Version,
     /// As the client sent it, normalised: before any rewrite.
-    pub(crate) path: String,
+    pub(crate) path: Option<PathAndQuery>,
     pub(crate) authority: HeaderValue,
     /// As the client sent them, less what was taken out.
     pub(crate) request_headers: HeaderMap,
@@ -85,7 +86,7 @@ impl Exchange {
             wall,
             method: head.method.clone(),
             version: head.version,
-            path: String::new(),
+            path: None,
             authority: HeaderValue::from_static(""),
             request_headers: HeaderMap::new(),
             response_headers: None,
@@ -117,7 +118,7 @@ impl Exchange {
 
     /// The head can be used.
     pub(crate) fn checked(&mut self, checked: &Checked) {
-        self.path = checked.target.to_string();
+        self.path = Some(checked.target.clone());
         self.authority = checked.authority.clone();
     }
 
@@ -139,19 +140,21 @@ impl Exchange {
         self.context = Some(context);
     }
 
-    /// Makes gRPC of gRPC-Web, and hands the trace on.
-    pub(crate) fn outgoing(&self, headers: &mut HeaderMap) {
+    /// Makes gRPC of gRPC-Web, and hands the trace on, as a part of the span of
+    /// a try if it has one.
+    pub(crate) fn outgoing(&self, headers: &mut HeaderMap, span: Option<SpanId>) {
         if let Some(web) = &self.web {
             web.request(headers);
         }
-        self.trace(headers);
+        self.trace(headers, span);
     }
 
-    fn trace(&self, headers: &mut HeaderMap) {
+    fn trace(&self, headers: &mut HeaderMap, span: Option<SpanId>) {
         let (Some(context), Some(tracing)) = (&self.context, &self.telemetry.tracing) else {
             return;
         };
-        ambit_observe::inject(headers, tracing.propagation, context, context.span);
+        let span = span.unwrap_or(context.span);
+        ambit_observe::inject(headers, tracing.propagation, context, span);
     }
 
     /// gRPC messages to the client so far.

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_observe::SpanId;
 use ambit_policy::http::HttpPolicies;
-use ambit_route::{AttemptOutcome, Next, Retries, Rule, StopReason};
+use ambit_route::{AttemptOutcome, MatchedPath, Next, Retries, Rule, StopReason};
 use ambit_upstream::{Endpoint, Outcome, Permit, Pick, PickContext, PickError, Settings};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
@@ -16,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use super::affinity::Affinity;
 use super::body::{Replay, UpBody};
 use super::choose::Chosen;
-use super::exchange::{Exchange, GiveBack, Guards, Held};
+use super::exchange::{Exchange, GiveBack, Guards, Held, Try};
 use super::failure::Failed;
 use super::head::Checked;
 use super::outbound::Outbound;
@@ -34,7 +35,13 @@ pub(crate) struct Call<'c> {
     pub(crate) inner: &'c Arc<Inner>,
     pub(crate) rule: Option<&'c Rule>,
     pub(crate) chosen: &'c Chosen<'c>,
+    /// What the rule matched of the path.
+    pub(crate) path: MatchedPath,
     pub(crate) outbound: Outbound,
+    /// Of the try that goes on, where it has one of its own.
+    pub(crate) span: Option<SpanId>,
+    /// The whole transaction's.
+    pub(crate) deadline: Option<Instant>,
     /// `None`: there is no body.
     pub(crate) replay: Option<Replay>,
     pub(crate) head: &'c Parts,
@@ -79,7 +86,8 @@ pub(crate) async fn send(
             Some(permit)
         }
     };
-    expected_timeout(&mut call, deadline);
+    call.deadline = deadline;
+    call.expect_answer();
     let affinity = Affinity::find(&call, &settings, decor);
     let mut avoid: SmallVec<[Arc<str>; 4]> = SmallVec::new();
     let mut retry_permit = None;
@@ -94,7 +102,7 @@ pub(crate) async fn send(
         exchange.attempts += 1;
         exchange.endpoint = Some(Arc::clone(&place.endpoint));
         let begun = Instant::now();
-        let span = exchange.try_begins(&mut call.outbound.headers);
+        let span = call.begin_try(exchange);
         let done = attempt(&mut call, exchange, &settings, &place, bound).await;
         let latency = begun.elapsed();
         let status = done.as_ref().map(|(response, ..)| response.status());
@@ -335,6 +343,7 @@ async fn send_once(
         let opened = connection_to(worker, target, settings, &hop, version).await;
         let (sender, key, limits, fresh) = opened.map_err(|error| Failed::dial(&error))?;
         let body = call.body().ok_or_else(Failed::unsendable)?;
+        call.renew(exchange);
         let request = call.outbound.request(version, hop.tls.is_some(), body);
         let request = request.ok_or_else(Failed::unsendable)?;
         match send_on(sender, request).await {
@@ -361,14 +370,32 @@ impl Call<'_> {
             Some(replay) => replay.attempt(),
         }
     }
-}
 
-/// Says how long the backend has, where it has a bound (1.6).
-fn expected_timeout(call: &mut Call<'_>, deadline: Option<Instant>) {
-    let Some(at) = deadline else { return };
-    let left = at.saturating_duration_since(Instant::now()).as_millis();
-    let left = HeaderValue::from(u64::try_from(left).unwrap_or(u64::MAX));
-    call.outbound.headers.insert(EXPECTED_TIMEOUT, left);
+    fn begin_try(&mut self, exchange: &Exchange) -> Option<Try> {
+        self.renew(exchange);
+        let one = exchange.try_begins(&mut self.outbound.headers);
+        self.span = one.as_ref().map(|one| one.span);
+        one
+    }
+
+    /// A request takes the headers with it. Another one gets the same ones,
+    /// made anew: most need none, and would have had a copy for nothing.
+    fn renew(&mut self, exchange: &Exchange) {
+        if !self.outbound.is_spent() {
+            return;
+        }
+        self.outbound = Outbound::make(self.head, self.checked, self.rule, self.chosen, self.path);
+        exchange.outgoing(&mut self.outbound.headers, self.span);
+        self.expect_answer();
+    }
+
+    /// Says how long the backend has, where it has a bound (1.6).
+    fn expect_answer(&mut self) {
+        let Some(at) = self.deadline else { return };
+        let left = at.saturating_duration_since(Instant::now()).as_millis();
+        let left = HeaderValue::from(u64::try_from(left).unwrap_or(u64::MAX));
+        self.outbound.headers.insert(EXPECTED_TIMEOUT, left);
+    }
 }
 
 /// The whole transaction's time is over.

@@ -140,10 +140,15 @@ struct Text {
 
 impl Text {
     fn push(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(self.length) {
+        self.extend(&[byte]);
+    }
+
+    fn extend(&mut self, bytes: &[u8]) {
+        let places = self.bytes.get_mut(self.length..).unwrap_or_default();
+        for (place, byte) in places.iter_mut().zip(bytes) {
             *place = byte.to_ascii_lowercase();
         }
-        self.length += 1;
+        self.length += bytes.len();
     }
 
     fn get(&self) -> &[u8] {
@@ -177,15 +182,21 @@ impl Scan {
                     }
                     n
                 }
-                _ => {
-                    if let Some(byte) = rest.first_mut() {
-                        self.step(byte);
-                    }
-                    1
-                }
+                At::Head if self.head.can_run() => match self.head.run(rest) {
+                    0 => self.step_first(rest),
+                    n => n,
+                },
+                _ => self.step_first(rest),
             };
             rest = rest.get_mut(taken..).unwrap_or_default();
         }
+    }
+
+    fn step_first(&mut self, bytes: &mut [u8]) -> usize {
+        if let Some(byte) = bytes.first_mut() {
+            self.step(byte);
+        }
+        1
     }
 
     fn step(&mut self, byte: &mut u8) {
@@ -259,6 +270,30 @@ fn after_size(size: u64) -> At {
 }
 
 impl Head {
+    /// Whether what comes may be taken as a run: inside of a line, where only a
+    /// few bytes mean something.
+    fn can_run(&self) -> bool {
+        self.line_length > 0 && !self.cr
+    }
+
+    /// Takes what [`step`](Self::step) would take byte by byte, up to the next
+    /// byte that may be [`broken`](Self::broken) or end the line.
+    fn run(&mut self, bytes: &[u8]) -> usize {
+        let special = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
+        let n = bytes.iter().position(special).unwrap_or(bytes.len());
+        let mut run = bytes.get(..n).unwrap_or_default();
+        self.line_length += n;
+        if !self.in_value {
+            let colon = run.iter().position(|byte| *byte == b':');
+            let (name, value) = run.split_at(colon.unwrap_or(n));
+            self.name.extend(name);
+            self.in_value = colon.is_some();
+            run = value.get(1..).unwrap_or_default();
+        }
+        self.value.extend(run);
+        n
+    }
+
     /// Takes a byte; true at a line's proper end.
     fn step(&mut self, byte: u8) -> bool {
         if byte == b'\n' && self.cr {

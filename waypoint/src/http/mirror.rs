@@ -44,7 +44,7 @@ pub(crate) fn send(
         let worker = Arc::clone(&inner.worker);
         let connect = config.gateway.connect_timeout;
         let copying = async move {
-            let done = one(&worker, &target, &outbound, body, connect);
+            let done = one(&worker, &target, outbound, body, connect);
             if tokio::time::timeout(PATIENCE, done).await.is_err() {
                 debug!(cluster = %target.name, "a copy took too long");
             }
@@ -66,7 +66,7 @@ fn target(config: &Config, backend: &BackendRef, port: u16) -> Option<Arc<Target
 async fn one(
     worker: &Worker,
     target: &Target,
-    outbound: &Outbound,
+    mut outbound: Outbound,
     body: UpBody,
     connect: Duration,
 ) {

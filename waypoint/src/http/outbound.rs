@@ -19,6 +19,8 @@ pub(crate) struct Outbound {
     pub(crate) target: PathAndQuery,
     pub(crate) authority: HeaderValue,
     pub(crate) headers: HeaderMap,
+    /// A request took the headers with it.
+    spent: bool,
 }
 
 impl Outbound {
@@ -64,19 +66,27 @@ impl Outbound {
             target,
             authority,
             headers,
+            spent: false,
         }
     }
 
-    /// The request for one attempt; `None` where it makes no URI.
+    /// Whether the headers went with a request: another one needs them anew.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.spent
+    }
+
+    /// The request for one attempt, which takes the headers with it; `None`
+    /// where it makes no URI.
     pub(crate) fn request(
-        &self,
+        &mut self,
         version: Spoken,
         tls: bool,
         body: UpBody,
     ) -> Option<Request<UpBody>> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = std::mem::take(&mut self.headers);
+        self.spent = true;
         let mut parts = http::uri::Parts::default();
         parts.path_and_query = Some(self.target.clone());
         match version {

@@ -105,24 +105,21 @@ async fn steps(
     let chosen = choose(config, &found, routed, &checked, path)?;
     exchange.target.clone_from(&chosen.target);
     let mut outbound = Outbound::make(head, &checked, rule, &chosen, path);
-    exchange.outgoing(&mut outbound.headers);
+    exchange.outgoing(&mut outbound.headers, None);
     keep(replay.as_ref(), rule, gateway);
     if let Some(rule) = rule {
-        mirror::send(
-            config,
-            inner,
-            rule,
-            found.service_port(),
-            &outbound,
-            replay.as_ref(),
-        );
+        let port = found.service_port();
+        mirror::send(config, inner, rule, port, &outbound, replay.as_ref());
     }
     let call = Call {
         config,
         inner,
         rule,
         chosen: &chosen,
+        path,
         outbound,
+        span: None,
+        deadline: None,
         replay,
         head,
         checked: &checked,

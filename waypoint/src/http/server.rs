@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ambit_hbone::Tunnel;
 use ambit_net::{Chunk, DuplexIo};
+use ambit_runtime::seldom;
 use ambit_telemetry::EndLabels;
 use ambit_types::SpiffeId;
 use http::header::CONNECTION;
@@ -21,6 +22,7 @@ use tracing::debug;
 use super::activity::{Active, Activity, Body};
 use super::guard::Guard;
 use super::request;
+use crate::config::Limits;
 use crate::destination::Destination;
 use crate::node::Worker;
 use crate::protocol::Spoken;
@@ -50,24 +52,18 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
     let worker = Arc::clone(&inner.worker);
     let limits = worker.node.config.load().gateway.limits;
     let drain = worker.drain.clone();
-    let mut draining = pin!(drain.started());
+    let draining = pin!(drain.started());
+    let mut draining = seldom(draining);
     let spoken = inner.spoken;
     let activity = Arc::new(Activity::default());
     let noted = Arc::clone(&activity);
+    let stalled = pin!(activity.stalled(limits.connection_idle, &worker.node.memory));
+    let mut stalled = seldom(stalled);
+    let idle = pin!(activity.idle(limits.connection_idle));
+    let mut idle = seldom(idle);
     let service = service_fn(move |request| handle(Arc::clone(&inner), noted.begin(), request));
     let ended = if spoken == Spoken::Http2 {
-        let connection = http2::Builder::new(OnScope(worker.scope.clone()))
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.max_streams)
-            .max_header_list_size(limits.header_bytes)
-            .max_pending_accept_reset_streams(PENDING_RESETS)
-            .max_local_error_reset_streams(LOCAL_RESETS)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PONG)
-            .serve_connection(TokioIo::new(io), service);
+        let connection = engine(&worker, &limits).serve_connection(TokioIo::new(io), service);
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -75,11 +71,11 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
-            () = activity.stalled(limits.connection_idle, &worker.node.memory) => {
+            () = &mut stalled => {
                 debug!("inner connection given up: the client takes nothing");
                 return;
             }
-            () = activity.idle(limits.connection_idle) => {
+            () = &mut idle => {
                 // GOAWAY; a request that is on its way is still answered.
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
@@ -91,7 +87,9 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.connection_idle)
+            // That would be a timer for each request; idle connections are
+            // ended below, and the guard bounds heads that have begun.
+            .header_read_timeout(None)
             .max_headers(limits.header_count)
             .max_buf_size(buffer(limits.header_bytes))
             .serve_connection(TokioIo::new(Guard::new(io, limits.header_timeout)), service)
@@ -103,13 +101,19 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
             draining.await;
             activity.idle(Some(GOODBYE)).await;
         };
+        let goodbye = pin!(goodbye);
+        let mut goodbye = seldom(goodbye);
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = goodbye => {
+            () = &mut goodbye => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
-            () = activity.stalled(limits.connection_idle, &worker.node.memory) => {
+            () = &mut idle => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            () = &mut stalled => {
                 debug!("inner connection given up: the client takes nothing");
                 return;
             }
@@ -120,15 +124,35 @@ pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>
     }
 }
 
+/// HTTP/2 within its bounds.
+fn engine(worker: &Worker, limits: &Limits) -> http2::Builder<OnScope> {
+    let mut builder = http2::Builder::new(OnScope(worker.scope.clone()));
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(limits.header_bytes)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PONG);
+    builder
+}
+
 async fn handle(
     inner: Arc<Inner>,
     active: Active,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let http1 = request.version() == Version::HTTP_11;
-    let draining = inner.worker.drain.clone();
+    let worker = Arc::clone(&inner.worker);
     let mut response = request::handle(inner, request).await;
-    if http1 && draining.mode().is_some() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if http1
+        && worker.drain.mode().is_some()
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }

@@ -204,6 +204,8 @@ pub struct SeriesCache {
     metrics: RequestMetrics,
     epoch: u64,
     known: HashMap<CacheKey, (Ends, Arc<Series>)>,
+    /// The one of the request before: often that of the next one.
+    latest: Option<(CacheKey, Arc<Series>)>,
 }
 
 /// Addresses of the shared parts, and the rest packed.
@@ -216,6 +218,7 @@ impl SeriesCache {
             metrics,
             epoch: 0,
             known: HashMap::new(),
+            latest: None,
         }
     }
 
@@ -262,6 +265,7 @@ impl SeriesCache {
         let epoch = self.metrics.inner.epoch.load(Ordering::Acquire);
         if epoch != self.epoch || self.known.len() >= CACHE_LIMIT {
             self.known.clear();
+            self.latest = None;
             self.epoch = epoch;
         }
         let address = |part: *const ()| part.addr();
@@ -281,7 +285,13 @@ impl SeriesCache {
             flags.bits(),
             (protocol, ends.mutual_tls),
         );
+        if let Some((latest, series)) = &self.latest
+            && *latest == key
+        {
+            return Arc::clone(series);
+        }
         if let Some((_, series)) = self.known.get(&key) {
+            self.latest = Some((key, Arc::clone(series)));
             return Arc::clone(series);
         }
         let labels = labels(ends, protocol, status, grpc_status, flags, Box::default());

@@ -18,6 +18,32 @@ fn the_ring_keeps_the_last_ones_without_secrets() {
     assert_eq!(json["destinationService"], "cart.shop.svc.cluster.local");
 }
 
+#[test]
+fn what_the_ring_keeps_reads_as_what_subscribers_see() {
+    let recorder = Recorder::new(1);
+    let request = Request::new();
+    let long = "é".repeat(MAX_TEXT);
+    let mut record = request.record();
+    record.path = &long;
+    record.details = "";
+    // The second one uses the place of the first one.
+    for _ in 0..2 {
+        recorder.record(&record);
+        record.path = "/short?secret";
+        record.route = "";
+    }
+    let kept = recorder.recent();
+    record.path = "/short?other";
+    assert_eq!(*kept[0], Summary::from(&record));
+    record.path = &long;
+    let cut = Summary::from(&record);
+    assert_eq!(cut.path.len(), MAX_TEXT);
+    assert_eq!(
+        (cut.details.as_str(), &*cut.authority),
+        ("", record.authority)
+    );
+}
+
 #[tokio::test]
 async fn subscribers_see_what_their_filter_holds_for() {
     let recorder = Recorder::new(0);
