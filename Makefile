@@ -11,11 +11,14 @@ export CARGO_INCREMENTAL := 0
 export AMBIT_REQUIRE_NETNS := 1
 endif
 
-.PHONY: help setup build demo test test-long fuzz bench fmt lint unit e2e clean
+.PHONY: help setup build demo test test-long fuzz bench fmt lint unit e2e clean \
+	cluster cluster-down cluster-build test-cluster
 
 help:
 	@echo "make demo        a mesh on two nodes, shown and checked (HOLD=1 leaves it up)"
-	@echo "make test        everything that CI runs"
+	@echo "make test        everything but test-cluster"
+	@echo "make cluster     a real Kubernetes on this machine, Ambit on it; cluster-down removes it"
+	@echo "make test-cluster  the scenarios on it, or on the cluster of KUBECONFIG"
 	@echo "make test-long   the second TLS provider, long property runs"
 	@echo "make fuzz        every parser against random input (SECONDS_EACH=60 each)"
 	@echo "make bench       measurements beside a named baseline (QUICK=1: under 5 minutes)"
@@ -49,6 +52,25 @@ unit: setup
 e2e: setup
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked -p ambit-e2e -- --test-threads=1
+
+# A real Kubernetes: docs/cluster.md. Programs from Go modules, once: ten
+# minutes of two cores, then none.
+OURS := -p ambit-e2e -p ztunnel -p waypoint -p istiod-lite -p node-agent -p ambit
+CLUSTER = $(CARGO) run --locked --quiet -p ambit-e2e --bin cluster --
+
+cluster-build:
+	@./xtask/setup.sh --cluster
+	$(CARGO) build --locked $(OURS) --bins
+	$(CLUSTER) build
+
+cluster: cluster-build
+	$(CLUSTER) up
+
+cluster-down:
+	$(CLUSTER) down
+
+test-cluster: cluster-build
+	$(CARGO) test --locked -p ambit-e2e --features cluster --test cluster -- --test-threads=1
 
 test-long: setup
 	$(CARGO) test --locked -p ambit-identity -p ambit-hbone --features ambit-identity/boring

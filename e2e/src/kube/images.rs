@@ -1,0 +1,116 @@
+//! The images of the box: ours from the programs that were built, and the two
+//! that Kubernetes itself needs. Written to
+//! `target/kube/images`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+
+use super::image::Image;
+use super::paths;
+use crate::programs;
+
+/// Image that holds a pod's namespaces.
+pub const PAUSE: &str = "ambit.local/pause:dev";
+/// Image of the cluster's DNS.
+pub const COREDNS: &str = "ambit.local/coredns:dev";
+/// Image of the application of scenarios.
+pub const ECHO: &str = "ambit/echo:dev";
+
+/// The archives that Kubernetes itself needs.
+///
+/// # Errors
+/// If a program is missing.
+pub fn of_kubernetes() -> Result<Vec<PathBuf>> {
+    let pause = paths::own_program("kube-init")?;
+    let coredns = paths::kube_program("coredns")?;
+    Ok(vec![
+        archive("pause", &[&pause], || {
+            Image::new(&[PAUSE], &["/pause", "pause"])?.program(&pause, "/pause")
+        })?,
+        archive("coredns", &[&coredns], || {
+            Image::new(&[COREDNS], &["/coredns"])?.program(&coredns, "/coredns")
+        })?,
+    ])
+}
+
+/// The archives of the mesh and of the scenarios' application.
+///
+/// # Errors
+/// If a program is missing.
+pub fn of_ambit() -> Result<Vec<PathBuf>> {
+    let bin = programs::bin_dir()?;
+    let mut made = Vec::new();
+    for (name, user) in [
+        ("ztunnel", None),
+        ("istiod-lite", Some(MESH_USER)),
+        ("waypoint", Some(MESH_USER)),
+    ] {
+        let program = bin.join(name);
+        made.push(archive(name, &[&program], || {
+            let to = format!("/usr/local/bin/{name}");
+            let image = Image::new(&[&format!("ambit/{name}:dev")], &[&to])?;
+            let image = match user {
+                Some(id) => image.user(id),
+                None => image,
+            };
+            image.program(&program, &to)
+        })?);
+    }
+    made.push(node_agent(&bin)?);
+    let echo = bin.join("ambit-echo");
+    made.push(archive("echo", &[&echo], || {
+        let to = "/usr/local/bin/ambit-echo";
+        Image::new(&[ECHO], &[to])?.program(&echo, to)
+    })?);
+    Ok(made)
+}
+
+/// The agent runs `nft`, and installs the CNI plugin where there is one.
+fn node_agent(bin: &Path) -> Result<PathBuf> {
+    let (agent, plugin, nft) = (bin.join("node-agent"), bin.join("ambit-cni"), nft()?);
+    let mut inputs = vec![agent.as_path(), nft.as_path()];
+    if plugin.exists() {
+        inputs.push(&plugin);
+    }
+    archive("node-agent", &inputs, || {
+        let to = "/usr/local/bin/node-agent";
+        let image = Image::new(&["ambit/node-agent:dev"], &[to])?
+            .program(&agent, to)?
+            .program(&nft, "/usr/sbin/nft")?;
+        match plugin.exists() {
+            true => image.program(&plugin, "/opt/ambit/ambit-cni"),
+            false => Ok(image),
+        }
+    })
+}
+
+fn nft() -> Result<PathBuf> {
+    let places = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft"];
+    let found = places.iter().map(PathBuf::from).find(|path| path.exists());
+    found.context("nft is missing: run `make setup`")
+}
+
+/// Makes an archive unless it is newer than what goes into it.
+fn archive(name: &str, inputs: &[&Path], make: impl FnOnce() -> Result<Image>) -> Result<PathBuf> {
+    let dir = paths::images()?;
+    fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+    let to = dir.join(format!("{name}.tar"));
+    let newest = inputs.iter().map(|path| changed(path)).max().flatten();
+    if changed(&to).is_some_and(|made| newest.is_some_and(|newest| made > newest)) {
+        return Ok(to);
+    }
+    make()
+        .and_then(|image| image.write(&to))
+        .with_context(|| format!("make the image of {name}"))?;
+    Ok(to)
+}
+
+fn changed(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|m| m.modified()).ok()
+}
+
+/// The user that upstream's charts run proxies and control planes as.
+const MESH_USER: u32 = 1337;

@@ -1,0 +1,50 @@
+//! The cluster that a scenario runs on.
+
+use std::path::PathBuf;
+
+use ambit_e2e::kube::{Api, Cluster, ClusterOptions, images};
+use anyhow::Result;
+
+/// A cluster: a box that goes with the scenario, or somebody else's.
+pub(crate) struct World {
+    pub(crate) api: Api,
+    // Held: it is removed with this.
+    _own: Option<Box<Cluster>>,
+}
+
+impl World {
+    /// The cluster of `KUBECONFIG`, or a box with two nodes and our images.
+    pub(crate) async fn any() -> Result<Self> {
+        if let Some(kubeconfig) = given() {
+            return Ok(Self {
+                api: Api::new(&kubeconfig)?,
+                _own: None,
+            });
+        }
+        let options = ClusterOptions {
+            images: images::of_ambit()?,
+            ..ClusterOptions::default()
+        };
+        let own = Cluster::start(options).await?;
+        Ok(Self {
+            api: own.api().clone(),
+            _own: Some(Box::new(own)),
+        })
+    }
+}
+
+/// The cluster that was given, if one was.
+pub(crate) fn given() -> Option<PathBuf> {
+    #[allow(clippy::disallowed_methods, reason = "how a test is told its cluster")]
+    let given = std::env::var_os("KUBECONFIG");
+    given.filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// True if the scenario needs a box of its own and another cluster was given.
+pub(crate) fn needs_a_box(what: &str) -> bool {
+    let other = given().is_some();
+    if other {
+        eprintln!("SKIPPED {what}: it stops parts of a cluster, which KUBECONFIG's isn't for");
+    }
+    other
+}
