@@ -2,6 +2,7 @@
 
 mod audience;
 mod body;
+mod bundle;
 mod interest;
 mod peer;
 mod publish;

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::bundle::Bundle;
 use super::resource::{Resource, TypeView};
 
 /// What a stream that was let in is and may read.
@@ -68,6 +69,17 @@ impl<'a> Visible<'a> {
     pub(super) fn names(self) -> impl Iterator<Item = &'a Arc<str>> {
         let all = self.view.all();
         all.filter(move |r| self.shows(r)).map(|r| &r.name)
+    }
+
+    pub(super) fn all(self) -> impl Iterator<Item = &'a Arc<Resource>> {
+        self.view.all().filter(move |r| self.shows(r))
+    }
+
+    /// See [`TypeView::everything`]; none where it would be larger than a response.
+    pub(super) fn everything(self, largest: usize) -> Option<Arc<Bundle>> {
+        // Names and versions come on top of the bodies, a small part of them.
+        let fits = self.view.bytes() < largest / 2;
+        fits.then(|| self.view.everything()).flatten()
     }
 
     /// See [`TypeView::asked`].

@@ -13,13 +13,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use tokio::sync::mpsc;
 use tonic::Status;
 
 use ambit_proto::discovery::DeltaDiscoveryResponse;
 
-use super::resource::Resource;
+use super::bundle::{self, PIECE, Resources};
 
 /// One response. Encodes as `DeltaDiscoveryResponse`.
 #[derive(Debug)]
@@ -27,22 +26,13 @@ pub(super) struct Outgoing {
     pub(super) type_url: Arc<str>,
     pub(super) version: String,
     pub(super) nonce: String,
-    pub(super) resources: Vec<Arc<Resource>>,
+    pub(super) resources: Resources,
     /// For clients that ask by name.
     pub(super) with_aliases: bool,
     pub(super) removed: Vec<Arc<str>>,
 }
 
 impl Outgoing {
-    fn resource_len(&self, resource: &Resource) -> usize {
-        let aliases = if self.with_aliases {
-            resource.wire_aliases().len()
-        } else {
-            0
-        };
-        resource.wire().len() + aliases
-    }
-
     /// Everything but the resources: a message's fields may come in any order.
     fn envelope(&self) -> Vec<u8> {
         DeltaDiscoveryResponse {
@@ -57,11 +47,14 @@ impl Outgoing {
 
     /// Bytes of the message.
     pub(super) fn encoded_len(&self) -> usize {
-        let resources = self.resources.iter().map(|r| {
-            let len = self.resource_len(r);
-            key_len(RESOURCES) + encoded_len_varint(len as u64) + len
-        });
-        self.envelope().len() + resources.sum::<usize>()
+        let resources: usize = match &self.resources {
+            Resources::Some(some) => {
+                let lens = some.iter().map(|r| bundle::len(r, self.with_aliases));
+                lens.sum()
+            }
+            Resources::All(all) => all.pieces().iter().map(Bytes::len).sum(),
+        };
+        self.envelope().len() + resources
     }
 }
 
@@ -77,7 +70,7 @@ pub(super) struct StreamBody {
 
 struct Writing {
     outgoing: Outgoing,
-    /// Resources written so far.
+    /// Resources, or pieces of everything, written so far.
     at: usize,
     /// Frame header and envelope, until written.
     head: Option<BytesMut>,
@@ -114,16 +107,21 @@ impl Writing {
 
     /// The next piece; the message is complete when there is none.
     fn piece(&mut self) -> Option<Bytes> {
-        let mut piece = self.head.take().unwrap_or_default();
-        while piece.len() < PIECE
-            && let Some(resource) = self.outgoing.resources.get(self.at)
-        {
-            self.at += 1;
-            encode_key(RESOURCES, WireType::LengthDelimited, &mut piece);
-            encode_varint(self.outgoing.resource_len(resource) as u64, &mut piece);
-            piece.extend_from_slice(resource.wire());
-            if self.outgoing.with_aliases {
-                piece.extend_from_slice(resource.wire_aliases());
+        let mut piece = match (&self.outgoing.resources, self.head.take()) {
+            (_, Some(head)) => head,
+            (Resources::Some(_), None) => BytesMut::new(),
+            (Resources::All(all), None) => {
+                let piece = all.pieces().get(self.at)?.clone();
+                self.at += 1;
+                return Some(piece);
+            }
+        };
+        if let Resources::Some(some) = &self.outgoing.resources {
+            while piece.len() < PIECE
+                && let Some(resource) = some.get(self.at)
+            {
+                self.at += 1;
+                bundle::write(resource, self.outgoing.with_aliases, &mut piece);
             }
         }
         (!piece.is_empty()).then(|| piece.freeze())
@@ -168,18 +166,14 @@ impl http_body::Body for StreamBody {
     }
 }
 
-/// Field number of `DeltaDiscoveryResponse.resources`.
-const RESOURCES: u32 = 2;
 /// Compression flag and length.
 const FRAME_HEADER: usize = 5;
-/// Written at once, at least; a resource is never split.
-const PIECE: usize = 32 << 10;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::bundle::Bundle;
     use crate::server::publish::{Batch, Publisher, TypeDelta};
-    use crate::server::resource::Update;
+    use crate::server::resource::{Resource, Update};
     use futures::StreamExt;
 
     fn resources(count: usize) -> Vec<Arc<Resource>> {
@@ -206,13 +200,24 @@ mod tests {
 
     #[tokio::test]
     async fn pieces_make_up_the_message_that_prost_would_write() {
-        for (count, with_aliases) in [(0, false), (1, false), (100, false), (100, true)] {
+        let cases = [
+            (0, false, false),
+            (1, false, false),
+            (100, false, false),
+            (100, true, false),
+            (100, false, true),
+            (0, false, true),
+        ];
+        for (count, with_aliases, all) in cases {
             let (outbox, body) = StreamBody::new();
             let outgoing = Outgoing {
                 type_url: "t".into(),
                 version: "1".into(),
                 nonce: "n".into(),
-                resources: resources(count),
+                resources: match all {
+                    true => Resources::All(Arc::new(Bundle::new(resources(count)))),
+                    false => Resources::Some(resources(count)),
+                },
                 with_aliases,
                 removed: vec!["gone".into()],
             };

@@ -24,11 +24,20 @@ pub(super) enum Interest {
 /// is what keeps a slow client's backlog small.
 pub(super) type Due = HashSet<Arc<str>>;
 
+/// The first request of a type, understood.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) interest: Interest,
+    pub(super) due: Due,
+    /// Everything is due, whatever there is when it is sent.
+    pub(super) everything: bool,
+}
+
 const STAR: &str = "*";
 
 impl Interest {
     /// The first request of a type: the interest and what is due at once.
-    pub(super) fn open(request: &DeltaDiscoveryRequest, view: Visible<'_>) -> (Self, Due) {
+    pub(super) fn open(request: &DeltaDiscoveryRequest, view: Visible<'_>) -> Opened {
         let subscribe = &request.resource_names_subscribe;
         let gives_up_star = is_listed(&request.resource_names_unsubscribe, STAR);
         let wildcard = (subscribe.is_empty() || is_listed(subscribe, STAR)) && !gives_up_star;
@@ -38,13 +47,24 @@ impl Interest {
             held.zip(view.named(name))
                 .is_some_and(|(held, now)| **held == *now.version)
         };
+        let opened = |interest, due| Opened {
+            interest,
+            due,
+            everything: false,
+        };
+        if wildcard && versions.is_empty() {
+            return Opened {
+                everything: true,
+                ..opened(Self::Wildcard, Due::new())
+            };
+        }
         if wildcard {
             let changed = view.names().filter(|name| !is_current(name)).cloned();
             let gone = versions.keys().filter(|name| view.named(name).is_none());
             let due = changed
                 .chain(gone.map(|name| Arc::from(name.as_str())))
                 .collect();
-            return (Self::Wildcard, due);
+            return opened(Self::Wildcard, due);
         }
         let mut interest = Self::Named {
             keys: HashSet::new(),
@@ -53,7 +73,7 @@ impl Interest {
         let mut due = interest.subscribe(subscribe.iter().filter(|key| *key != STAR), view);
         due.extend(interest.subscribe(versions.keys(), view));
         let Self::Named { held, .. } = &mut interest else {
-            return (interest, due);
+            return opened(interest, due);
         };
         // What it holds at the current version it keeps: held, not due.
         due.retain(|name| {
@@ -63,7 +83,7 @@ impl Interest {
             }
             !keep
         });
-        (interest, due)
+        opened(interest, due)
     }
 
     /// A later request. Returns what it makes due.

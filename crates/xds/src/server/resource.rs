@@ -9,6 +9,8 @@ use rpds::{HashTrieMapSync, HashTrieSetSync};
 
 use ambit_proto::discovery::Resource as WireResource;
 
+use super::bundle::{Bundle, Shared};
+
 /// One resource as its publisher gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Update {
@@ -118,6 +120,9 @@ pub(crate) struct TypeView {
     by_group: Index,
     by_home: Index,
     bytes: usize,
+    /// How many aren't for everybody.
+    restricted: usize,
+    everything: Shared,
 }
 
 type Index = HashTrieMapSync<Arc<str>, HashTrieSetSync<Arc<str>>>;
@@ -134,6 +139,12 @@ impl TypeView {
 
     pub(crate) fn named(&self, name: &str) -> Option<&Arc<Resource>> {
         self.by_name.get(name)
+    }
+
+    /// Everything, where it is the same for everybody.
+    pub(crate) fn everything(&self) -> Option<Arc<Bundle>> {
+        let make = || self.all().cloned().collect();
+        (self.restricted == 0).then(|| self.everything.get(make))
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
@@ -195,6 +206,8 @@ impl TypeView {
             insert(&mut self.by_home, home, &name);
         }
         self.bytes += resource.body.len();
+        self.restricted += usize::from(resource.audience.is_some());
+        self.everything.forget();
         self.by_name.insert_mut(Arc::clone(&name), resource);
         name
     }
@@ -204,6 +217,8 @@ impl TypeView {
         let old = Arc::clone(self.by_name.get(name)?);
         self.by_name.remove_mut(name);
         self.bytes -= old.body.len();
+        self.restricted -= usize::from(old.audience.is_some());
+        self.everything.forget();
         for alias in &old.aliases {
             delete(&mut self.by_alias, alias, name);
         }

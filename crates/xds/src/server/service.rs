@@ -235,7 +235,7 @@ impl Live<'_> {
     }
 
     fn pushed(&self, outgoing: &Outgoing) {
-        let count = outgoing.resources.len();
+        let count = outgoing.resources.as_slice().len();
         let bytes = outgoing.encoded_len();
         debug!(
             node = %self.node.id,

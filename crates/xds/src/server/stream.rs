@@ -19,6 +19,7 @@ use ambit_proto::discovery::DeltaDiscoveryRequest;
 
 use super::audience::{Admitted, Standpoint, Visible};
 use super::body::Outgoing;
+use super::bundle::Resources;
 use super::interest::{Due, Interest};
 use super::publish::Publication;
 use super::resource::{Resource, Snapshot, TypeView};
@@ -46,6 +47,8 @@ struct TypeState {
     /// `None` until the client asks for the type.
     interest: Option<Interest>,
     due: Due,
+    /// And everything else: the client holds nothing so far.
+    everything: bool,
     /// An answer is owed even if it is empty.
     owed: bool,
     sent_nonce: String,
@@ -64,7 +67,7 @@ struct Turn {
 
 struct Step {
     at: usize,
-    resources: Vec<Arc<Resource>>,
+    resources: Resources,
     removed: Vec<Arc<str>>,
 }
 
@@ -127,9 +130,10 @@ impl Stream {
             return Err(Status::internal("type index"));
         };
         let Some(interest) = &mut state.interest else {
-            let (interest, due) = Interest::open(request, view);
-            state.interest = Some(interest);
-            state.due = due;
+            let opened = Interest::open(request, view);
+            state.interest = Some(opened.interest);
+            state.due = opened.due;
+            state.everything = opened.everything;
             state.owed = true;
             return Ok(Heard::Subscription);
         };
@@ -281,14 +285,14 @@ impl Stream {
             let view = snapshot.view(&state.type_url).unwrap_or(&empty);
             let view = Visible::new(view, standpoint(self.node.as_ref(), &self.admitted));
             let (resources, removed) = state.take(view);
-            if state.owed || !resources.is_empty() {
+            if state.owed || !resources.as_slice().is_empty() {
                 state.owed = false;
                 additions.extend(in_pieces(at, resources));
             }
             if !removed.is_empty() {
                 removals.push_front(Step {
                     at,
-                    resources: Vec::new(),
+                    resources: Resources::none(),
                     removed,
                 });
             }
@@ -345,6 +349,7 @@ impl TypeState {
             type_url,
             interest: None,
             due: Due::new(),
+            everything: false,
             owed: false,
             sent_nonce: String::new(),
             acked_nonce: String::new(),
@@ -353,15 +358,22 @@ impl TypeState {
     }
 
     fn has_work(&self) -> bool {
-        self.owed || !self.due.is_empty()
+        self.owed || self.everything || !self.due.is_empty()
     }
 
     /// What is due, resolved: to send, and to report as gone.
-    fn take(&mut self, view: Visible<'_>) -> (Vec<Arc<Resource>>, Vec<Arc<str>>) {
+    fn take(&mut self, view: Visible<'_>) -> (Resources, Vec<Arc<str>>) {
         let due = std::mem::take(&mut self.due);
         let Some(interest) = &mut self.interest else {
-            return (Vec::new(), Vec::new());
+            return (Resources::none(), Vec::new());
         };
+        if std::mem::take(&mut self.everything) {
+            let resources = match view.everything(MAX_RESPONSE) {
+                Some(all) => Resources::All(all),
+                None => Resources::Some(sorted(view.all().cloned().collect())),
+            };
+            return (resources, Vec::new()); // of what is gone it was never told
+        }
         let mut resources = Vec::with_capacity(due.len());
         let mut removed = Vec::new();
         let mut seen: HashSet<Arc<str>> = HashSet::with_capacity(due.len());
@@ -377,11 +389,16 @@ impl TypeState {
                 }
             }
         }
-        resources.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         removed.sort_unstable();
+        let resources = sorted(resources);
         interest.on_sent(resources.iter().map(|r| &r.name), &removed);
-        (resources, removed)
+        (Resources::Some(resources), removed)
     }
+}
+
+fn sorted(mut resources: Vec<Arc<Resource>>) -> Vec<Arc<Resource>> {
+    resources.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    resources
 }
 
 fn standpoint<'a>(node: Option<&'a Arc<str>>, admitted: &'a Admitted) -> Standpoint<'a> {
@@ -392,29 +409,31 @@ fn standpoint<'a>(node: Option<&'a Arc<str>>, admitted: &'a Admitted) -> Standpo
 }
 
 /// One step, or several if the client couldn't take it in one message.
-fn in_pieces(at: usize, resources: Vec<Arc<Resource>>) -> Vec<Step> {
-    let mut pieces = vec![Step {
+fn in_pieces(at: usize, resources: Resources) -> Vec<Step> {
+    let step = |resources| Step {
         at,
-        resources: Vec::new(),
+        resources,
         removed: Vec::new(),
-    }];
+    };
+    let resources = match resources {
+        all @ Resources::All(_) => return vec![step(all)],
+        Resources::Some(some) => some,
+    };
+    let mut pieces = vec![Vec::new()];
     let mut size = 0;
     for resource in resources {
         let bytes = resource.wire().len();
         if size > 0 && size + bytes > MAX_RESPONSE {
             size = 0;
-            pieces.push(Step {
-                at,
-                resources: Vec::new(),
-                removed: Vec::new(),
-            });
+            pieces.push(Vec::new());
         }
         size += bytes;
         if let Some(piece) = pieces.last_mut() {
-            piece.resources.push(resource);
+            piece.push(resource);
         }
     }
-    pieces
+    let pieces = pieces.into_iter();
+    pieces.map(|some| step(Resources::Some(some))).collect()
 }
 
 /// How long workloads wait for the client to ask for policies.

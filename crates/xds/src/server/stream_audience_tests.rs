@@ -76,7 +76,7 @@ impl Reader {
         let type_url = TYPES.into_iter().find(|t| **t == *outgoing.type_url);
         let held = self.held.get_mut(type_url.unwrap()).unwrap();
         let mut shown = outgoing.type_url.to_string();
-        for resource in &outgoing.resources {
+        for resource in outgoing.resources.as_slice() {
             shown = format!("{shown} +{}", resource.name);
             held.insert(resource.name.to_string(), resource.version.to_string());
         }
@@ -220,7 +220,11 @@ fn names_of_others_are_answered_as_if_there_were_none() {
         let Next::Send(outgoing) = stream.next(now).0 else {
             panic!("no answer to {key}");
         };
-        let sent = outgoing.resources.iter().map(|r| format!(" +{}", r.name));
+        let sent = outgoing
+            .resources
+            .as_slice()
+            .iter()
+            .map(|r| format!(" +{}", r.name));
         let gone = outgoing.removed.iter().map(|n| format!(" -{n}"));
         let shown: String = sent.chain(gone).collect();
         assert_eq!(format!("route{shown}"), want, "{audience:?} {key}");

@@ -77,7 +77,7 @@ impl Scene {
 
 fn show(outgoing: &Outgoing) -> String {
     let mut text = outgoing.type_url.to_string();
-    for resource in &outgoing.resources {
+    for resource in outgoing.resources.as_slice() {
         text = format!("{text} +{}", resource.name);
     }
     for name in &outgoing.removed {
@@ -230,6 +230,32 @@ fn a_reconnect_brings_only_what_changed_and_what_is_gone() {
 }
 
 #[test]
+fn a_first_state_is_what_there_is_when_it_is_sent_and_is_put_together_once() {
+    let all = [("w1", "1"), ("w2", "1")];
+    let mut scene = Scene::new(batch(vec![delta(ADDRESS, &all, &[])]));
+    scene.subscribe(ADDRESS);
+    scene.publish(batch(vec![delta(
+        ADDRESS,
+        &[("w2", "2"), ("w3", "1")],
+        &["w1"],
+    )]));
+    scene.subscribe(POLICY);
+    let policies = scene.sent().unwrap();
+    scene.ack(&policies);
+    let sent = scene.sent().unwrap();
+    assert_eq!(show(&sent), "address +w2 +w3");
+    let (snapshot, _) = scene.publisher.follow().unwrap();
+    let another = snapshot.view(ADDRESS).unwrap().everything().unwrap();
+    let Resources::All(bundle) = &sent.resources else {
+        panic!("everything, as one");
+    };
+    assert!(Arc::ptr_eq(bundle, &another));
+    scene.ack(&sent);
+    scene.publish(batch(vec![delta(ADDRESS, &[("w3", "2")], &["w2"])]));
+    assert_eq!(scene.drain(), ["address +w3 -w2"]);
+}
+
+#[test]
 fn publications_while_a_client_is_slow_are_merged() {
     let mut scene = Scene::new(batch(vec![delta(POLICY, &[("p", "1"), ("q", "1")], &[])]));
     scene.subscribe(POLICY);
@@ -243,7 +269,7 @@ fn publications_while_a_client_is_slow_are_merged() {
     scene.ack(&first);
     let merged = scene.sent().unwrap();
     assert_eq!(show(&merged), "policy +p -q -r");
-    assert_eq!(&*merged.resources[0].version, "4");
+    assert_eq!(&*merged.resources.as_slice()[0].version, "4");
 }
 
 #[test]
@@ -262,7 +288,11 @@ fn what_is_published_during_a_turn_waits_for_the_next() {
     ]));
     scene.ack(&policy);
     let address = scene.sent().unwrap();
-    assert_eq!(&*address.resources[0].version, "1", "of the same snapshot");
+    assert_eq!(
+        &*address.resources.as_slice()[0].version,
+        "1",
+        "of the same snapshot"
+    );
     scene.ack(&address);
     assert_eq!(scene.drain(), ["policy +p2", "address +w"]);
 }
