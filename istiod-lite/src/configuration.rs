@@ -26,7 +26,7 @@ use crate::directory::Directory;
 use crate::enrolment::Report;
 use crate::metrics::ControlMetrics;
 use crate::pace::Pace;
-use crate::page::{Contents, ObjectStatus, Page};
+use crate::page::Page;
 use crate::redirection::{self, NotCounted, Redirections};
 use crate::roots::RootBundle;
 use crate::waypoints::Waypoints;
@@ -51,9 +51,8 @@ pub(crate) struct Configuration {
     pub(crate) publisher: Publisher,
     /// What is wrong, to people.
     pub(crate) page: Page,
-    /// Since when the page isn't up to date, and the version that it will show.
+    /// Since when its diagnostics aren't up to date.
     pub(crate) stale_page: Option<Instant>,
-    pub(crate) version: u64,
     /// What runs for waypoints.
     pub(crate) waypoints: Waypoints,
     /// What is counted.
@@ -191,11 +190,12 @@ impl Configuration {
         }
         let waited = gathered.since.map(|since| since.elapsed());
         let started = Instant::now();
-        let delta = self.compiler.apply(gathered.changes);
+        let mut delta = self.compiler.apply(gathered.changes);
         let compiled = started.elapsed();
-        let (statuses, diagnostics) = (!delta.statuses.is_empty(), delta.diagnostics);
+        let (statuses, diagnostics) = (std::mem::take(&mut delta.statuses), delta.diagnostics);
         self.waypoints.learn(&delta.rendered);
         let published = self.publisher.publish(batch(delta));
+        self.page.learn(published.version, statuses);
         for answer in gathered.reports {
             // The stream that brought it may be gone.
             let _ = answer.kept.send(answer.refused);
@@ -211,8 +211,7 @@ impl Configuration {
         let services = of(ADDRESS_TYPE).saturating_sub(of(WORKLOAD_TYPE));
         self.metrics
             .sizes(&sizes, services, self.redirections.count());
-        if statuses || diagnostics || published.version == 1 {
-            self.version = published.version;
+        if diagnostics || published.version == 1 {
             self.stale_page.get_or_insert_with(Instant::now);
         }
         if published.version == 1 {
@@ -236,22 +235,12 @@ impl Configuration {
         }
     }
 
-    /// Costs a copy of everything that is wrong or said of objects: not part of
-    /// a publication, and not done for each.
+    /// Costs a copy of everything that is wrong: not part of a publication,
+    /// and not done for each.
     fn show(&mut self, pace: &mut Pace) {
         let began = Instant::now();
         self.stale_page = None;
-        let statuses = self.compiler.statuses().iter();
-        self.page.replace(Contents {
-            version: self.version,
-            diagnostics: self.compiler.diagnostics(),
-            statuses: statuses
-                .map(|(object, status)| ObjectStatus {
-                    object: object.clone(),
-                    status: status.clone(),
-                })
-                .collect(),
-        });
+        self.page.replace(self.compiler.diagnostics());
         pace.flushed(began, Instant::now());
     }
 }

@@ -58,7 +58,7 @@ pub(crate) fn routes(views: Views) -> Routes {
             http::text(::http::StatusCode::OK, env!("CARGO_PKG_VERSION"))
         })
         .route("/debug/statusz", move |_| {
-            let answer = http::json(&*page.contents());
+            let answer = http::json(&page.contents());
             async move { answer }
         })
         .route("/debug/waypoints", move |_| {

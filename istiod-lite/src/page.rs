@@ -1,49 +1,79 @@
 //! What is wrong with the configuration, for people: logged once when it
 //! appears and when it goes, and shown as `/debug/statusz`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ambit_compile::{Diagnostic, Status};
 use ambit_kube::{ObjectKey, Severity};
-use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tracing::{info, warn};
 
 /// The current page. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Page(Arc<ArcSwap<Contents>>);
+pub(crate) struct Page(Arc<Mutex<Shown>>);
+
+#[derive(Default)]
+struct Shown {
+    version: u64,
+    diagnostics: Arc<[Diagnostic]>,
+    /// As the compiler has them: shared, since there may be thousands.
+    statuses: BTreeMap<ObjectKey, Arc<Status>>,
+}
 
 /// The page as JSON.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Contents {
     /// Version of the configuration that nodes are sent.
-    pub(crate) version: u64,
+    version: u64,
     /// Everything wrong or doubtful.
-    pub(crate) diagnostics: Vec<Diagnostic>,
+    diagnostics: Arc<[Diagnostic]>,
     /// What objects' statuses would say.
-    pub(crate) statuses: Vec<ObjectStatus>,
+    statuses: Vec<ObjectStatus>,
 }
 
 /// The status of one object.
 #[derive(Debug, Serialize)]
-pub(crate) struct ObjectStatus {
-    /// The object.
-    pub(crate) object: ObjectKey,
-    /// Its status.
-    pub(crate) status: Status,
+struct ObjectStatus {
+    object: ObjectKey,
+    status: Arc<Status>,
 }
 
 impl Page {
     /// The page now.
-    pub(crate) fn contents(&self) -> Arc<Contents> {
-        self.0.load_full()
+    pub(crate) fn contents(&self) -> Contents {
+        let shown = self.0.lock();
+        let statuses = shown.statuses.iter();
+        Contents {
+            version: shown.version,
+            diagnostics: Arc::clone(&shown.diagnostics),
+            statuses: statuses
+                .map(|(object, status)| ObjectStatus {
+                    object: object.clone(),
+                    status: Arc::clone(status),
+                })
+                .collect(),
+        }
     }
 
-    /// Replaces the page, and logs what is new and what is gone.
-    pub(crate) fn replace(&self, contents: Contents) {
-        let old = self.0.load();
-        let (new, gone) = difference(&old.diagnostics, &contents.diagnostics);
+    /// Takes the statuses that changed with a version.
+    pub(crate) fn learn(&self, version: u64, changed: BTreeMap<ObjectKey, Option<Arc<Status>>>) {
+        let mut shown = self.0.lock();
+        shown.version = version;
+        for (object, status) in changed {
+            match status {
+                Some(status) => shown.statuses.insert(object, status),
+                None => shown.statuses.remove(&object),
+            };
+        }
+    }
+
+    /// Replaces the diagnostics, and logs what is new and what is gone.
+    pub(crate) fn replace(&self, diagnostics: Vec<Diagnostic>) {
+        let new: Arc<[Diagnostic]> = diagnostics.into();
+        let old = std::mem::replace(&mut self.0.lock().diagnostics, Arc::clone(&new));
+        let (new, gone) = difference(&old, &new);
         for diagnostic in new {
             appeared(diagnostic);
         }
@@ -55,8 +85,6 @@ impl Page {
                 "resolved"
             );
         }
-        drop(old);
-        self.0.store(Arc::new(contents));
     }
 }
 

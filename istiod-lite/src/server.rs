@@ -232,7 +232,6 @@ impl Parts {
             publisher: self.publisher.clone(),
             page: self.page.clone(),
             stale_page: None,
-            version: 0,
             waypoints: self.waypoints.clone(),
             metrics: Arc::clone(&self.metrics),
             ready: readiness.register("configuration"),

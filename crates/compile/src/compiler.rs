@@ -169,7 +169,7 @@ impl Compiler {
     }
 
     /// The status of each object that has one.
-    pub fn statuses(&self) -> &BTreeMap<ObjectKey, Status> {
+    pub fn statuses(&self) -> &BTreeMap<ObjectKey, Arc<Status>> {
         self.outputs.statuses()
     }
 

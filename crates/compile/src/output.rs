@@ -194,7 +194,7 @@ pub struct Delta {
     /// Waypoints whose deployment is now to be another one, by `namespace/gateway`; `None` where none is to run.
     pub rendered: BTreeMap<Arc<str>, Option<Arc<Rendered>>>,
     /// Objects whose status is now another one; `None` where there is nothing to say any more.
-    pub statuses: BTreeMap<ObjectKey, Option<Status>>,
+    pub statuses: BTreeMap<ObjectKey, Option<Arc<Status>>>,
     /// Whether [`crate::Compiler::diagnostics`] gives something else now.
     pub diagnostics: bool,
 }

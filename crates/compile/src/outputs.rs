@@ -37,9 +37,9 @@ pub(crate) struct Outputs {
     waypoint: [Table<WaypointResource>; TYPES.len()],
     rendered: BTreeMap<Arc<str>, Arc<Rendered>>,
     changed_rendered: BTreeMap<Arc<str>, Option<Arc<Rendered>>>,
-    statuses: BTreeMap<ObjectKey, Status>,
+    statuses: BTreeMap<ObjectKey, Arc<Status>>,
     diagnostics: BTreeMap<Unit, Vec<Diagnostic>>,
-    changed_statuses: BTreeMap<ObjectKey, Option<Status>>,
+    changed_statuses: BTreeMap<ObjectKey, Option<Arc<Status>>>,
     changed_diagnostics: bool,
 }
 
@@ -158,9 +158,10 @@ impl Outputs {
     }
 
     fn replace_status(&mut self, key: &ObjectKey, status: Option<Status>) {
-        if self.statuses.get(key) == status.as_ref() {
+        if self.statuses.get(key).map(|before| &**before) == status.as_ref() {
             return;
         }
+        let status = status.map(Arc::new);
         self.changed_statuses.insert(key.clone(), status.clone());
         match status {
             Some(status) => self.statuses.insert(key.clone(), status),
@@ -195,7 +196,7 @@ impl Outputs {
         &self.rendered
     }
 
-    pub(crate) fn statuses(&self) -> &BTreeMap<ObjectKey, Status> {
+    pub(crate) fn statuses(&self) -> &BTreeMap<ObjectKey, Arc<Status>> {
         &self.statuses
     }
 

@@ -60,7 +60,7 @@ fn said(compiler: &Compiler) -> (Snapshot, Vec<String>) {
             let addresses = Vec::new();
             let status = Status {
                 addresses,
-                ..status.clone()
+                ..Status::clone(status)
             };
             format!("{key}: {status:?}")
         })
