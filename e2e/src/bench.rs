@@ -3,6 +3,7 @@
 //!
 //! Prints medians and ratios. It judges nothing: machines are noisy.
 
+mod control;
 mod envoy;
 mod memory;
 mod routes;
@@ -65,6 +66,8 @@ pub enum Part {
     Waypoint,
     /// Thousands of routes.
     Routes,
+    /// The control plane at scale.
+    Control,
 }
 
 /// Measures, and prints tables.
@@ -81,6 +84,9 @@ pub async fn run(plan: Plan) -> Result<()> {
     }
     if wanted(Part::Routes) {
         routes::measure(plan.length).await?;
+    }
+    if wanted(Part::Control) {
+        control::measure(plan.length).await?;
     }
     Ok(())
 }

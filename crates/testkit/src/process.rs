@@ -113,11 +113,24 @@ impl Process {
     /// # Errors
     /// If the process is gone.
     pub fn resident_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// How much of the resident memory is the process's own, in bytes: heap
+    /// and stacks. The rest is the program and other files.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn anonymous_bytes(&self) -> Result<u64> {
+        self.status_bytes("RssAnon:")
+    }
+
+    fn status_bytes(&self, field: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status
             .lines()
-            .find_map(|l| l.strip_prefix("VmRSS:"))
-            .context("no VmRSS")?;
+            .find_map(|l| l.strip_prefix(field))
+            .with_context(|| format!("no {field}"))?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib * 1024)
     }

@@ -1,12 +1,40 @@
 //! Resident memory: idle, and per idle tunnelled connection.
 
+use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use ambit_testkit::process::Process;
 use anyhow::{Context, Result, ensure};
 
 use crate::Cluster;
+
+/// What a process weighs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weight {
+    /// Resident bytes.
+    pub(super) resident: u64,
+    /// Of them heap and stacks.
+    pub(super) anonymous: u64,
+}
+
+impl Weight {
+    /// Now.
+    pub(super) fn of(process: &Process) -> Result<Self> {
+        Ok(Self {
+            resident: process.resident_bytes()?,
+            anonymous: process.anonymous_bytes()?,
+        })
+    }
+}
+
+impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (resident, anonymous) = (mib(self.resident), mib(self.anonymous));
+        write!(f, "{resident:>7.2} MiB (heap {anonymous:>6.2})")
+    }
+}
 
 /// Prints what the programs weigh before any load.
 #[allow(clippy::print_stdout, reason = "the benchmark's purpose is to print")]

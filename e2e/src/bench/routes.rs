@@ -9,7 +9,6 @@
 use std::time::Duration;
 
 use ambit_netns::NetNs;
-use ambit_testkit::process::Process;
 use ambit_testkit::{client, eventually};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -22,6 +21,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Length;
+use super::memory::Weight;
+use crate::manifests::Key;
 use crate::{Cluster, Options, programs};
 
 const NAMESPACE: &str = "routes";
@@ -87,7 +88,16 @@ pub(super) async fn measure(length: Length) -> Result<()> {
         at(99),
         at(100)
     );
-    weigh(&cluster, "after the changes")
+    weigh(&cluster, "after the changes")?;
+    change_all(&mut cluster, rounds + 1).await?;
+    sleep(SETTLE).await;
+    weigh(&cluster, "after that")?;
+    for at in 0..ROUTES {
+        let key = Key::new("HTTPRoute", NAMESPACE, &format!("r{at}"));
+        cluster.manifests.delete(&key)?;
+    }
+    sleep(SETTLE).await;
+    weigh(&cluster, "without them again")
 }
 
 async fn start() -> Result<Cluster> {
@@ -186,6 +196,37 @@ async fn change_some(cluster: &mut Cluster, rounds: usize) -> Result<Vec<Duratio
     Ok(delays)
 }
 
+/// Changes every route at once, and waits until each is in force.
+#[allow(clippy::print_stdout, reason = "the benchmark's purpose is to print")]
+async fn change_all(cluster: &mut Cluster, form: usize) -> Result<()> {
+    let began = Instant::now();
+    for at in 0..ROUTES {
+        cluster.manifests.put(route(at, form))?;
+    }
+    let written = began.elapsed();
+    let form = form.to_string();
+    let all = async {
+        for service in 0..SERVICES {
+            let mut kept = Kept::open(cluster, service).await?;
+            for at in (service..ROUTES).step_by(SERVICES) {
+                while kept.ask(at).await?.as_deref() != Some(&*form) {
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+        anyhow::Ok(())
+    };
+    timeout(LOADED, all)
+        .await
+        .with_context(|| format!("not every change is in force after {LOADED:?}"))??;
+    println!(
+        "   all changed at once: written in {:.1} s, in force after {:.1} s",
+        written.as_secs_f64(),
+        began.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
 /// A connection from the client to a route's service.
 struct Kept {
     sender: http1::SendRequest<Empty<Bytes>>,
@@ -235,15 +276,12 @@ impl Kept {
 
 #[allow(clippy::print_stdout, reason = "the benchmark's purpose is to print")]
 fn weigh(cluster: &Cluster, when: &str) -> Result<()> {
-    let mib = |process: &Process| -> Result<f64> {
-        Ok(process.resident_bytes()? as f64 / (1 << 20) as f64)
-    };
     let pods = cluster.waypoint_pods(NAMESPACE, "waypoint");
     let pod = pods.first().context("a waypoint's pod")?;
     println!(
-        "   {when:<18} waypoint {:>7.2} MiB  istiod-lite {:>7.2} MiB",
-        mib(cluster.waypoint_process(NAMESPACE, pod)?)?,
-        mib(cluster.control_plane_process()?)?
+        "   {when:<18} waypoint {}  istiod-lite {}",
+        Weight::of(cluster.waypoint_process(NAMESPACE, pod)?)?,
+        Weight::of(cluster.control_plane_process()?)?
     );
     Ok(())
 }
