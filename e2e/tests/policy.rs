@@ -499,6 +499,8 @@ fn a_new_pod_is_never_reachable_before_its_policy() {
                         .wait_protocol(node, "shop", "vault-0", "HBONE")
                         .await?;
                 }
+                // What comes up in milliseconds is knocked at for a while longer.
+                tokio::time::sleep(Duration::from_millis(500)).await;
                 over.set(true);
                 Ok::<_, anyhow::Error>(())
             };

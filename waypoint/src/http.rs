@@ -18,6 +18,7 @@ mod head;
 mod messages;
 mod mirror;
 mod outbound;
+mod parting;
 mod reach;
 mod reply;
 mod request;

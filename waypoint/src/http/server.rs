@@ -21,6 +21,7 @@ use tracing::debug;
 
 use super::activity::{Active, Activity, Body};
 use super::guard::Guard;
+use super::parting::Parting;
 use super::request;
 use crate::config::Limits;
 use crate::destination::Destination;
@@ -50,6 +51,7 @@ pub(crate) struct Inner {
 pub(crate) async fn serve(inner: Arc<Inner>, tunnel: Tunnel, read: Option<Chunk>) {
     let io = DuplexIo::with_read(tunnel, read);
     let worker = Arc::clone(&inner.worker);
+    let io = Parting::new(io, worker.scope.clone());
     let limits = worker.node.config.load().gateway.limits;
     let drain = worker.drain.clone();
     let draining = pin!(drain.started());
