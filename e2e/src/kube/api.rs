@@ -38,12 +38,18 @@ struct Proxy {
     at: SocketAddr,
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let child = self.child.get_mut();
-        let child = child.unwrap_or_else(std::sync::PoisonError::into_inner);
+impl Proxy {
+    fn end(&self) {
+        let child = self.child.lock();
+        let mut child = child.unwrap_or_else(std::sync::PoisonError::into_inner);
         let _ = child.kill();
         let _ = child.wait();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -99,6 +105,11 @@ impl Api {
             }),
             kinds: Arc::default(),
         })
+    }
+
+    /// Ends the connection, of all clones.
+    pub(crate) fn end(&self) {
+        self.proxy.end();
     }
 
     /// Its kubeconfig.

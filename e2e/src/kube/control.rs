@@ -54,6 +54,9 @@ impl ControlPlane {
     pub async fn start_in(run: Run, options: ControlPlaneOptions) -> Result<Self> {
         let mut unfinished = Unfinished(Some(run));
         let run = unfinished.0.as_mut().context("just made")?;
+        for program in ["etcd", "kube-apiserver", "kubectl"] {
+            paths::kube_program(program)?;
+        }
         let dir = run.dir().to_owned();
         let (space, holder) = Space::create(&dir.join("box.log"))?;
         run.set_init(space.init())?;
@@ -362,12 +365,14 @@ impl Drop for ControlPlane {
         let Some(holder) = self.holder.take() else {
             return;
         };
-        drop(holder);
+        holder.kill();
         // Killed with the box: they only have to be waited for.
+        self.api.end();
         let _ = self.relay.wait();
         for program in self.programs.values_mut() {
             let _ = program.kill();
         }
+        drop(holder);
         report(self.run.remove());
     }
 }

@@ -100,10 +100,11 @@ impl Node {
     /// If it is down already.
     pub fn kill(&mut self) -> Result<()> {
         let running = self.running.take().context("the node is down")?;
-        drop(running.holder);
+        running.holder.kill();
         for mut program in running.programs {
             program.kill()?;
         }
+        drop(running.holder);
         Ok(())
     }
 

@@ -50,16 +50,28 @@ impl Holder {
     }
 }
 
+impl Holder {
+    /// Kills the first process, and with it everything in the space. It can't
+    /// be waited for yet: the kernel keeps it until everything else in the
+    /// space was waited for, what this process started there included.
+    pub fn kill(&self) {
+        if let Ok(pid) = i32::try_from(self.init) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
 impl Drop for Holder {
     fn drop(&mut self) {
         if self.lifeline.take().is_none() {
             return;
         }
-        // Its end has begun already: the lifeline is closed.
-        if let Ok(pid) = i32::try_from(self.init) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        self.kill();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            #[allow(clippy::disallowed_methods, reason = "a synchronous wait of a test")]
+            std::thread::sleep(Duration::from_millis(5));
         }
-        let _ = self.child.wait();
     }
 }
 
@@ -157,7 +169,8 @@ impl Space {
         &self.net
     }
 
-    /// Starts a program in it.
+    /// Starts a program in it. Whoever drops the space's [`Holder`] has to have
+    /// waited for it, or kills the space first and then waits.
     ///
     /// # Errors
     /// If it can't be entered, or there is no such program in it.
