@@ -7,13 +7,22 @@ use ambit_types::{DEFAULT_TRUST_DOMAIN, NamespacedName};
 use clap::Parser;
 
 /// The control plane of an ambient mesh: configuration and certificates from
-/// a directory of Kubernetes manifests.
+/// a Kubernetes cluster, or from a directory of manifests.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "istiod-lite", version)]
 pub struct Args {
-    /// Directory of manifests; changes are picked up while it runs.
-    #[arg(long, value_name = "DIR")]
-    pub from: PathBuf,
+    /// Directory of manifests instead of a cluster; changes are picked up while
+    /// it runs.
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with = "kubeconfig",
+        requires = "jwks"
+    )]
+    pub from: Option<PathBuf>,
+    /// The cluster to read [default: the one that this runs in].
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
     /// Where the root key and the nodes' redirection reports are kept.
     #[arg(long, value_name = "DIR")]
     pub state_dir: PathBuf,
@@ -23,28 +32,63 @@ pub struct Args {
     /// Address of /ready, /metrics and /debug (plain HTTP).
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:15014")]
     pub http: SocketAddr,
-    /// Public keys of the issuer of service-account tokens.
-    #[arg(long, value_name = "FILE")]
-    pub jwks: PathBuf,
+    /// Public keys of the issuer of service-account tokens, to check them here;
+    /// without it, the cluster is asked about each.
+    #[arg(long, value_name = "FILE", requires = "token_issuer")]
+    pub jwks: Option<PathBuf>,
     /// Issuer that tokens must name.
-    #[arg(long, value_name = "ISS")]
-    pub token_issuer: String,
+    #[arg(long, value_name = "ISS", requires = "jwks")]
+    pub token_issuer: Option<String>,
     /// Audience that tokens must be for; may be repeated.
-    #[arg(long, value_name = "AUD", default_value = "istio-ca")]
+    #[arg(
+        long,
+        value_name = "AUD",
+        env = "TOKEN_AUDIENCES",
+        value_delimiter = ',',
+        default_value = "istio-ca"
+    )]
     pub token_audience: Vec<String>,
     /// A plugged-in CA: ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem.
     /// Without it, a root of our own is kept in the state directory.
     #[arg(long, value_name = "DIR")]
     pub ca_dir: Option<PathBuf>,
     /// Name of this cluster.
-    #[arg(long, value_name = "ID", default_value = "Kubernetes")]
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "CLUSTER_ID",
+        default_value = "Kubernetes"
+    )]
     pub cluster_id: String,
+    /// Our revision: objects that name another (`istio.io/rev`) aren't read.
+    /// Empty takes all.
+    #[arg(long, value_name = "NAME", env = "REVISION", default_value = "default")]
+    pub revision: String,
+    /// Namespace of the control plane: of the mesh's settings, and the root
+    /// namespace unless they name another.
+    #[arg(
+        long,
+        value_name = "NS",
+        env = "POD_NAMESPACE",
+        default_value = "istio-system"
+    )]
+    pub system_namespace: String,
+    /// A further ConfigMap of settings in the system namespace; those of
+    /// `istio` win.
+    #[arg(long, value_name = "NAME", env = "SHARED_MESH_CONFIG")]
+    pub shared_mesh_config: Option<String>,
     /// Trust domain of all identities.
     #[arg(long, value_name = "NAME", default_value = DEFAULT_TRUST_DOMAIN)]
     pub trust_domain: String,
     /// Account of node proxies (NAMESPACE/NAME): may read the configuration and
     /// ask for certificates of the pods of its node; may be repeated.
-    #[arg(long, value_name = "NS/SA", default_value = "istio-system/ztunnel")]
+    #[arg(
+        long,
+        value_name = "NS/SA",
+        env = "CA_TRUSTED_NODE_ACCOUNTS",
+        value_delimiter = ',',
+        default_value = "istio-system/ztunnel"
+    )]
     pub trusted_node_account: Vec<NamespacedName>,
     /// Account of node agents (NAMESPACE/NAME): may report redirection of the
     /// pods of its node; may be repeated.
@@ -73,6 +117,33 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_is_one_source_and_a_directory_comes_with_keys() {
+        let cluster = ["istiod-lite", "--state-dir", "s"];
+        let args = Args::try_parse_from(cluster).unwrap();
+        assert_eq!((args.from, args.jwks), (None, None));
+        assert_eq!(args.revision, "default");
+        assert_eq!(args.system_namespace, "istio-system");
+        for wrong in [
+            &["--from", "m"][..],
+            &["--jwks", "j"],
+            &["--token-issuer", "i"],
+            &[
+                "--from",
+                "m",
+                "--kubeconfig",
+                "k",
+                "--jwks",
+                "j",
+                "--token-issuer",
+                "i",
+            ],
+        ] {
+            let all = cluster.iter().chain(wrong);
+            assert!(Args::try_parse_from(all).is_err(), "{wrong:?}");
+        }
+    }
 
     const REQUIRED: [&str; 9] = [
         "istiod-lite",

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_cluster::Wanted;
 use ambit_compile::{
     AddressKind, AddressResource, AuthorizationResource, Compiler, Delta, WaypointResource,
 };
@@ -41,6 +42,8 @@ pub(crate) fn types() -> impl Iterator<Item = &'static str> {
 pub(crate) struct Configuration {
     /// Objects to resources.
     pub(crate) compiler: Compiler,
+    /// Asks the source for single objects; a directory has all of them.
+    pub(crate) wanted: Option<Wanted>,
     /// Which pods are redirected.
     pub(crate) redirections: Redirections,
     /// Which pods run where.
@@ -106,6 +109,10 @@ impl Configuration {
         let mut showing = Pace::default();
         let mut synced = false;
         loop {
+            // What is learnt before everything is known needn't be kept.
+            if !synced {
+                self.compiler.learn(gathered.changes.drain(..));
+            }
             let due = gathered.due(&pace).filter(|_| synced);
             let page = self.stale_page.map(|since| showing.next(since));
             tokio::select! {
@@ -113,11 +120,11 @@ impl Configuration {
                     let Some(changes) = changes else {
                         return self.on_source_lost().await;
                     };
-                    let was = synced;
-                    synced |= changes.contains(&Change::Synced);
+                    let told = changes.contains(&Change::Synced);
                     gathered.roots |= self.learn(&changes);
                     gathered.add(changes);
-                    if synced && !was {
+                    if !synced && told && self.has_what_it_wants(&mut gathered) {
+                        synced = true;
                         self.redirections.forget_unknown(&self.directory);
                         self.flush(std::mem::take(&mut gathered), &mut pace).await;
                         self.show(&mut showing);
@@ -133,6 +140,17 @@ impl Configuration {
         }
     }
 
+    /// Everything is told. Whether objects refer to nothing that the source
+    /// hasn't looked for; it tells of that, and then that everything is told.
+    fn has_what_it_wants(&mut self, gathered: &mut Gathered) -> bool {
+        let Some(wanted) = &self.wanted else {
+            return true;
+        };
+        self.compiler.learn(gathered.changes.drain(..));
+        self.compiler.derive_learnt();
+        !wanted.set(self.compiler.wanted())
+    }
+
     /// When we are going away this is cancelled before it says anything.
     async fn on_source_lost(&self) {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -144,6 +162,7 @@ impl Configuration {
     /// roots may have changed.
     fn learn(&mut self, changes: &[Change]) -> bool {
         let gone = self.directory.learn(changes);
+        self.redirections.learn(changes);
         self.redirections.forget(&gone);
         for change in changes {
             match change {
@@ -156,9 +175,16 @@ impl Configuration {
     }
 
     fn on_report(&mut self, report: Report) -> Answer {
-        let refused = self
-            .redirections
-            .report(&report.node, report.pods, &self.directory);
+        let at = (&report.node, report.stream);
+        let refused = match report.pods {
+            Some(pods) => self.redirections.report(at, pods, &self.directory),
+            None => {
+                let (node, stream) = at;
+                self.redirections
+                    .disconnected(node, stream, &self.directory);
+                Vec::new()
+            }
+        };
         Answer {
             kept: report.kept,
             refused,
@@ -193,6 +219,9 @@ impl Configuration {
         let mut delta = self.compiler.apply(gathered.changes);
         let compiled = started.elapsed();
         let (statuses, diagnostics) = (std::mem::take(&mut delta.statuses), delta.diagnostics);
+        if let Some(wanted) = &self.wanted {
+            wanted.set(self.compiler.wanted());
+        }
         self.waypoints.learn(&delta.rendered);
         let published = self.publisher.publish(batch(delta));
         self.page.learn(published.version, statuses);

@@ -4,10 +4,11 @@
 //! One writer, the configuration task; it learns of a pod at once, before the
 //! compiler does. Readers may wait for a pod that isn't known yet.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use ambit_kube::{Change, Kind, Object};
+use ambit_compile::enrolment::REDIRECTION;
+use ambit_kube::{Change, Kind, Object, Redirection};
 use ambit_types::NamespacedName;
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -25,6 +26,8 @@ pub(crate) struct PodFacts {
     pub(crate) terminal: bool,
     /// The Gateway that it is a pod of, by its label.
     pub(crate) gateway: Option<Arc<str>>,
+    /// How far its capture has come, by its annotation.
+    pub(crate) annotated: Redirection,
 }
 
 /// The pods that exist. Clones share them.
@@ -82,6 +85,16 @@ impl Directory {
     /// A pod, if it exists.
     pub(crate) fn pod(&self, name: &NamespacedName) -> Option<PodFacts> {
         self.pods.read().by_name.get(name).cloned()
+    }
+
+    /// The pods of a node, those that have ended among them.
+    pub(crate) fn pods_on(&self, node: &Arc<str>) -> Vec<NamespacedName> {
+        let pods = self.pods.read();
+        let there = pods.by_name.iter();
+        there
+            .filter(|(_, facts)| facts.node.as_ref() == Some(node))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// Whether a pod of this account runs on the node.
@@ -164,6 +177,16 @@ fn facts(pod: &ambit_kube::core::Pod) -> PodFacts {
                 .and_then(|l| l.get(GATEWAY_NAME)),
         )
         .filter(|gateway| !gateway.is_empty()),
+        annotated: annotated(pod.metadata.annotations.as_ref()),
+    }
+}
+
+fn annotated(annotations: Option<&BTreeMap<String, String>>) -> Redirection {
+    let value = annotations.and_then(|annotations| annotations.get(REDIRECTION));
+    match value.map(String::as_str) {
+        Some("enabled") => Redirection::Enabled,
+        Some("pending") => Redirection::Pending,
+        _ => Redirection::None,
     }
 }
 

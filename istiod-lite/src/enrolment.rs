@@ -1,6 +1,7 @@
 //! The enrolment service: node agents report which pods are redirected.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ambit_authn::Caller;
@@ -25,8 +26,10 @@ use crate::redirection::{NotCounted, Reported};
 pub(crate) struct Report {
     /// The node, proven.
     pub(crate) node: Arc<str>,
-    /// Everything that its agent knows.
-    pub(crate) pods: Vec<Reported>,
+    /// Which of its agent's streams it came by.
+    pub(crate) stream: u64,
+    /// Everything that its agent knows; none when the stream has ended.
+    pub(crate) pods: Option<Vec<Reported>>,
     /// Gets the pods that don't count, once the report is kept and published.
     pub(crate) kept: oneshot::Sender<Vec<(NamespacedName, NotCounted)>>,
 }
@@ -65,12 +68,15 @@ impl Enrolment for Agents {
         self.scope.spawn("agent", async move {
             info!(%node, caller = %caller.id, "agent connected");
             let mut reports = request.into_inner();
-            if let Err(status) = agents.converse(&caller, &node, &mut reports, &acks).await {
+            let id = STREAMS.fetch_add(1, Ordering::Relaxed);
+            let at = (&node, id);
+            if let Err(status) = agents.converse(&caller, at, &mut reports, &acks).await {
                 warn!(%node, code = ?status.code(), error = status.message(), "agent lost");
                 // An agent that doesn't read misses its status.
                 let _ = timeout(FAREWELL, acks.send(Err(status))).await;
             }
-            info!(%node, "agent disconnected; its last report stays in force");
+            agents.ended(&node, id).await;
+            info!(%node, "agent disconnected");
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -101,7 +107,7 @@ impl Agents {
     async fn converse(
         &self,
         caller: &Caller,
-        node: &Arc<str>,
+        (node, stream): (&Arc<str>, u64),
         reports: &mut Streaming<NodeReport>,
         acks: &mpsc::Sender<Result<ReportAck, Status>>,
     ) -> Result<(), Status> {
@@ -123,7 +129,8 @@ impl Agents {
             let gone = |_| Status::unavailable("shutting down");
             let report_in = Report {
                 node: Arc::clone(node),
-                pods,
+                stream,
+                pods: Some(pods),
                 kept,
             };
             self.reports
@@ -149,6 +156,23 @@ impl Agents {
         Ok(())
     }
 }
+
+impl Agents {
+    async fn ended(&self, node: &Arc<str>, stream: u64) {
+        let (kept, _) = oneshot::channel();
+        let ended = Report {
+            node: Arc::clone(node),
+            stream,
+            pods: None,
+            kept,
+        };
+        // The task that listens is there as long as we are.
+        let _ = self.reports.send(ended).await;
+    }
+}
+
+/// Tells a node's streams apart.
+static STREAMS: AtomicU64 = AtomicU64::new(0);
 
 fn reported(pod: wire::PodRedirection) -> Reported {
     let state = match pod.redirection() {

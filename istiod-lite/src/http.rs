@@ -11,7 +11,8 @@ use ambit_xds::{AdsServer, ConnectionStatus};
 use serde::Serialize;
 
 use crate::metrics::ControlMetrics;
-use crate::page::Page;
+use crate::page::{Contents, Page};
+use crate::watching::{Shown, Watching};
 use crate::waypoints::Waypoints;
 
 /// What the server shows.
@@ -26,6 +27,8 @@ pub(crate) struct Views {
     pub(crate) authority: Arc<CertificateAuthority>,
     /// `/debug/statusz`.
     pub(crate) page: Page,
+    /// A part of it, and of the metrics; none of a directory.
+    pub(crate) watching: Watching,
     /// `/debug/waypoints`.
     pub(crate) waypoints: Waypoints,
     /// `/debug/syncz`.
@@ -40,10 +43,13 @@ pub(crate) fn routes(views: Views) -> Routes {
         metrics,
         authority,
         page,
+        watching,
         waypoints,
         streams,
     } = views;
     let registry = Arc::new(registry);
+    let watching = Arc::new(watching);
+    let watched = Arc::clone(&watching);
     Routes::new()
         .route("/ready", move |request| {
             let answer = http::readiness(request.method(), &readiness);
@@ -51,6 +57,7 @@ pub(crate) fn routes(views: Views) -> Routes {
         })
         .route("/metrics", move |request| {
             metrics.refresh(authority.not_after());
+            watched.refresh();
             let answer = http::metrics(request.headers(), &registry);
             async move { answer }
         })
@@ -58,7 +65,10 @@ pub(crate) fn routes(views: Views) -> Routes {
             http::text(::http::StatusCode::OK, env!("CARGO_PKG_VERSION"))
         })
         .route("/debug/statusz", move |_| {
-            let answer = http::json(&page.contents());
+            let answer = http::json(&Statusz {
+                page: page.contents(),
+                watches: watching.shown(),
+            });
             async move { answer }
         })
         .route("/debug/waypoints", move |_| {
@@ -70,6 +80,15 @@ pub(crate) fn routes(views: Views) -> Routes {
             let answer = http::json(&all);
             async move { answer }
         })
+}
+
+/// `/debug/statusz`.
+#[derive(Serialize)]
+struct Statusz {
+    #[serde(flatten)]
+    page: Contents,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    watches: Vec<Shown>,
 }
 
 #[derive(Serialize)]

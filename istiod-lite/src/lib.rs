@@ -1,14 +1,14 @@
 //! The control plane: objects to configuration, certificates, delta xDS.
 //!
 //! ```text
-//! manifests ─ source ─┐                                  ┌─ xDS ──────────── ztunnel
+//! cluster or files ───┐                                  ┌─ xDS ──────────── ztunnel
 //!                     ├─ configuration ─ compile ─ publish┤
 //! node agents ─ enrolment ─ redirection (kept on disk)   └─ /debug/statusz
 //!                     └─ directory ── may this node's proxy have this certificate?
 //! ```
 //! One task, `configuration`, writes everything that follows from objects;
-//! services read. Left out on purpose: a Kubernetes client (a later source of
-//! the same changes), sidecars, state-of-the-world xDS, plaintext 15010.
+//! services read. Left out on purpose: sidecars, state-of-the-world xDS,
+//! plaintext 15010.
 //!
 //! What differs from upstream, each the safer way round: only node proxies'
 //! accounts may read the configuration, and a waypoint what is for that waypoint
@@ -34,6 +34,8 @@ mod page;
 mod redirection;
 mod roots;
 mod server;
+mod source;
+mod watching;
 mod waypoints;
 
 pub use args::Args;

@@ -5,13 +5,18 @@
 //! we are restarted, so that neither turns a redirected pod's traffic into
 //! plaintext. It counts for the pods that exist, on that node, with that uid,
 //! and for no others.
+//!
+//! On a cluster it is the pods' annotation that stays, and that every replica
+//! sees, whoever the node's agent is (`control-plane-contract` 1.1). There a
+//! report counts while the agent that made it is connected to us: it is what
+//! the annotation is about to say.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ambit_kube::{Change, Redirection};
+use ambit_kube::{Change, Kind, Redirection};
 use ambit_types::NamespacedName;
 use serde::{Deserialize, Serialize};
 
@@ -46,11 +51,24 @@ pub(crate) enum NotCounted {
 /// The last report of every node. Written by the configuration task alone.
 #[derive(Debug)]
 pub(crate) struct Redirections {
-    path: PathBuf,
+    memory: Memory,
     nodes: BTreeMap<Arc<str>, Vec<Reported>>,
+    /// The same by node and pod.
+    said: HashMap<(Arc<str>, NamespacedName), (Arc<str>, Redirection)>,
+    /// Pods of which something else may be true now.
+    touched: HashSet<NamespacedName>,
     /// What the compiler was told.
     told: HashMap<NamespacedName, (Arc<str>, Redirection)>,
     unsaved: bool,
+}
+
+/// What outlives an agent's connection, and us.
+#[derive(Debug)]
+enum Memory {
+    /// The reports, in this file.
+    File(PathBuf),
+    /// The pods' annotations; a report counts while its stream lasts.
+    Annotations(HashMap<Arc<str>, u64>),
 }
 
 /// The kept state can't be used.
@@ -93,19 +111,60 @@ impl Redirections {
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(source) => return Err(LoadError::Read { path, source }),
         };
-        Ok(Self {
-            path,
-            nodes,
+        let mut table = Self::empty(Memory::File(path));
+        for (node, pods) in nodes {
+            table.put(&node, pods);
+        }
+        Ok(table)
+    }
+
+    /// Of a cluster, where the pods' annotations are what stays.
+    pub(crate) fn annotated() -> Self {
+        Self::empty(Memory::Annotations(HashMap::new()))
+    }
+
+    fn empty(memory: Memory) -> Self {
+        Self {
+            memory,
+            nodes: BTreeMap::new(),
+            said: HashMap::new(),
+            touched: HashSet::new(),
             told: HashMap::new(),
             unsaved: false,
-        })
+        }
+    }
+
+    /// Notes which pods are new, different or gone.
+    pub(crate) fn learn(&mut self, changes: &[Change]) {
+        for change in changes {
+            let key = match change {
+                Change::Apply(located) if located.object.kind() == Kind::Pod => {
+                    located.object.key()
+                }
+                Change::Delete(key) if key.kind == Kind::Pod => key.clone(),
+                _ => continue,
+            };
+            let pod = NamespacedName::new(key.namespace, key.name);
+            self.touched.insert(pod);
+        }
+    }
+
+    /// A stream of a node's agent has ended.
+    pub(crate) fn disconnected(&mut self, node: &Arc<str>, stream: u64, directory: &Directory) {
+        if let Memory::Annotations(streams) = &mut self.memory
+            && streams.get(node) == Some(&stream)
+        {
+            streams.remove(node);
+            self.put(node, Vec::new());
+            self.touched.extend(directory.pods_on(node));
+        }
     }
 
     /// A node's report replaces its last one. Returns the pods that don't
     /// count now; one that isn't known yet counts from the moment that it is.
     pub(crate) fn report(
         &mut self,
-        node: &Arc<str>,
+        (node, stream): (&Arc<str>, u64),
         pods: Vec<Reported>,
         directory: &Directory,
     ) -> Vec<(NamespacedName, NotCounted)> {
@@ -114,15 +173,33 @@ impl Redirections {
             Some((reported.pod.clone(), why))
         });
         let refused = refused.collect();
+        if let Memory::Annotations(streams) = &mut self.memory
+            && streams.insert(Arc::clone(node), stream).is_none()
+        {
+            self.touched.extend(directory.pods_on(node));
+        }
         if self.nodes.get(node) != Some(&pods) {
             self.unsaved = true;
-            if pods.is_empty() {
-                self.nodes.remove(node);
-            } else {
-                self.nodes.insert(Arc::clone(node), pods);
-            }
+            self.put(node, pods);
         }
         refused
+    }
+
+    /// Replaces what is said of a node's pods.
+    fn put(&mut self, node: &Arc<str>, pods: Vec<Reported>) {
+        for before in self.nodes.remove(node).into_iter().flatten() {
+            self.said.remove(&(Arc::clone(node), before.pod.clone()));
+            self.touched.insert(before.pod);
+        }
+        for reported in &pods {
+            let said = (Arc::clone(&reported.uid), reported.state);
+            self.said
+                .insert((Arc::clone(node), reported.pod.clone()), said);
+            self.touched.insert(reported.pod.clone());
+        }
+        if !pods.is_empty() {
+            self.nodes.insert(Arc::clone(node), pods);
+        }
     }
 
     /// Pods were deleted: what was said of them is about no pod any more.
@@ -141,32 +218,54 @@ impl Redirections {
 
     /// What the compiler has to be told, given the pods that there are now.
     pub(crate) fn changes(&mut self, directory: &Directory) -> Vec<Change> {
-        let mut now = HashMap::new();
-        for (node, pods) in &self.nodes {
-            let counting = pods.iter().filter(|reported| {
-                reported.state != Redirection::None && judge(node, reported, directory).is_ok()
-            });
-            now.extend(counting.map(|r| (r.pod.clone(), (Arc::clone(&r.uid), r.state))));
+        let mut changes = Vec::new();
+        for pod in std::mem::take(&mut self.touched) {
+            let now = self.holds(&pod, directory);
+            match (self.told.get(&pod), now) {
+                (Some(before), Some(now)) if *before == now => {}
+                (_, Some(now)) => {
+                    changes.push(change(&pod, &now.0, now.1));
+                    self.told.insert(pod, now);
+                }
+                (Some((uid, _)), None) => {
+                    changes.push(change(&pod, uid, Redirection::None));
+                    self.told.remove(&pod);
+                }
+                (None, None) => {}
+            }
         }
-        let ended = self.told.iter().filter(|(pod, _)| !now.contains_key(*pod));
-        let mut changes: Vec<Change> = ended
-            .map(|(pod, (uid, _))| change(pod, uid, Redirection::None))
-            .collect();
-        let new = now
-            .iter()
-            .filter(|(pod, said)| self.told.get(*pod) != Some(*said));
-        changes.extend(new.map(|(pod, (uid, state))| change(pod, uid, *state)));
-        self.told = now;
         changes
+    }
+
+    /// What holds for a pod, if it is captured at all.
+    fn holds(
+        &self,
+        pod: &NamespacedName,
+        directory: &Directory,
+    ) -> Option<(Arc<str>, Redirection)> {
+        let facts = directory.pod(pod)?;
+        let node = facts.node?;
+        if facts.uid.is_empty() {
+            return None;
+        }
+        let state = match &self.memory {
+            Memory::Annotations(streams) if !streams.contains_key(&node) => facts.annotated,
+            Memory::Annotations(_) | Memory::File(_) => {
+                let (uid, state) = self.said.get(&(node, pod.clone()))?;
+                (*uid == facts.uid).then_some(*state)?
+            }
+        };
+        (state != Redirection::None).then_some((facts.uid, state))
     }
 
     /// The file and its new text, if it has to be written. Counts as written
     /// from then on: call [`on_save_failed`](Self::on_save_failed) if that failed.
     pub(crate) fn take_unsaved(&mut self) -> Option<(PathBuf, Vec<u8>)> {
-        if !std::mem::take(&mut self.unsaved) {
-            return None;
+        let unsaved = std::mem::take(&mut self.unsaved);
+        match &self.memory {
+            Memory::File(path) if unsaved => Some((path.clone(), encode(&self.nodes))),
+            Memory::File(_) | Memory::Annotations(_) => None,
         }
-        Some((self.path.clone(), encode(&self.nodes)))
     }
 
     /// The last [`take_unsaved`](Self::take_unsaved) didn't reach the disk.
@@ -182,9 +281,15 @@ impl Redirections {
     fn retain(&mut self, keep: impl Fn(&Arc<str>, &Reported) -> bool) {
         let mut dropped = false;
         for (node, pods) in &mut self.nodes {
-            let before = pods.len();
-            pods.retain(|reported| keep(node, reported));
-            dropped |= pods.len() != before;
+            pods.retain(|reported| {
+                let keep = keep(node, reported);
+                if !keep {
+                    dropped = true;
+                    self.said.remove(&(Arc::clone(node), reported.pod.clone()));
+                    self.touched.insert(reported.pod.clone());
+                }
+                keep
+            });
         }
         if dropped {
             self.nodes.retain(|_, pods| !pods.is_empty());
@@ -302,6 +407,65 @@ mod tests {
         directory
     }
 
+    fn learn(table: &mut Redirections, directory: &Directory, changes: &[Change]) {
+        let gone = directory.learn(changes);
+        table.learn(changes);
+        table.forget(&gone);
+    }
+
+    fn annotated(name: &str, node: &str, state: &str) -> Vec<Change> {
+        let text = manifest(name, &format!("u{name}"), "cart", node, "Running");
+        let annotation =
+            format!("metadata: {{annotations: {{ambient.istio.io/redirection: {state}}}, ");
+        pod(&text.replacen("metadata: {", &annotation, 1))
+    }
+
+    #[test]
+    fn on_a_cluster_the_annotation_holds_where_no_agent_is_connected() {
+        let mut table = Redirections::annotated();
+        let directory = Directory::default();
+        let (n1, n2): (Arc<str>, Arc<str>) = ("n1".into(), "n2".into());
+        let see = |table: &mut Redirections, changes: &[Change]| {
+            learn(table, &directory, changes);
+            shown(&table.changes(&directory))
+        };
+        assert_eq!(
+            see(&mut table, &annotated("a", "n1", "enabled")),
+            ["a=Enabled"]
+        );
+        assert_eq!(
+            see(&mut table, &annotated("b", "n2", "enabled")),
+            ["b=Enabled"]
+        );
+        assert_eq!(
+            see(&mut table, &annotated("c", "n2", "pending")),
+            ["c=Pending"]
+        );
+        assert_eq!(
+            see(&mut table, &annotated("c", "n2", "sometimes")),
+            ["c=None"]
+        );
+        // An agent knows before the annotation does, in both directions.
+        table.report((&n1, 1), vec![], &directory);
+        assert_eq!(see(&mut table, &[]), ["a=None"]);
+        table.report(
+            (&n2, 2),
+            vec![enabled("b", "ub"), enabled("c", "uc")],
+            &directory,
+        );
+        assert_eq!(see(&mut table, &[]), ["c=Enabled"]);
+        assert!(table.take_unsaved().is_none(), "nothing to keep");
+        // It is connected anew before its old stream has ended.
+        table.report((&n2, 3), vec![enabled("c", "uc")], &directory);
+        assert_eq!(see(&mut table, &[]), ["b=None"]);
+        table.disconnected(&n2, 2, &directory);
+        assert_eq!(see(&mut table, &[]), [""; 0]);
+        table.disconnected(&n2, 3, &directory);
+        assert_eq!(see(&mut table, &[]), ["b=Enabled", "c=None"]);
+        table.disconnected(&n1, 1, &directory);
+        assert_eq!(see(&mut table, &[]), ["a=Enabled"]);
+    }
+
     fn enabled(name: &str, uid: &str) -> Reported {
         Reported {
             pod: NamespacedName::new("shop", name),
@@ -334,7 +498,7 @@ mod tests {
             enabled("c", "uc"),
             enabled("d", "ud"),
         ];
-        let refused = table.report(&"n1".into(), report, &directory);
+        let refused = table.report((&"n1".into(), 1), report, &directory);
         let refused: Vec<_> = refused.iter().map(|(p, w)| (&*p.name, *w)).collect();
         assert_eq!(
             refused,
@@ -347,7 +511,11 @@ mod tests {
         assert_eq!(shown(&table.changes(&directory)), ["a=Enabled"]);
         assert_eq!(shown(&table.changes(&directory)), [""; 0], "told once");
         // The agent was ahead of us: it counts once the pod is known.
-        directory.learn(&pod(&manifest("d", "ud", "cart", "n1", "Pending")));
+        learn(
+            &mut table,
+            &directory,
+            &pod(&manifest("d", "ud", "cart", "n1", "Pending")),
+        );
         assert_eq!(shown(&table.changes(&directory)), ["d=Enabled"]);
     }
 
@@ -358,19 +526,19 @@ mod tests {
         let directory = directory();
         let n1: Arc<str> = "n1".into();
         table.report(
-            &n1,
+            (&n1, 1),
             vec![enabled("a", "ua"), enabled("b", "ub")],
             &directory,
         );
         table.changes(&directory);
-        table.report(&n1, vec![enabled("b", "ub")], &directory);
+        table.report((&n1, 1), vec![enabled("b", "ub")], &directory);
         assert_eq!(shown(&table.changes(&directory)), ["a=None"]);
 
-        let key = ambit_kube::ObjectKey::new(ambit_kube::Kind::Pod, "shop", "b");
-        let gone = directory.learn(&[Change::Delete(key)]);
-        table.forget(&gone);
+        let key = ambit_kube::ObjectKey::new(Kind::Pod, "shop", "b");
+        learn(&mut table, &directory, &[Change::Delete(key)]);
         assert_eq!(shown(&table.changes(&directory)), ["b=None"]);
-        directory.learn(&pod(&manifest("b", "ub", "cart", "n1", "Running")));
+        let back = pod(&manifest("b", "ub", "cart", "n1", "Running"));
+        learn(&mut table, &directory, &back);
         assert_eq!(
             shown(&table.changes(&directory)),
             [""; 0],
@@ -384,7 +552,7 @@ mod tests {
         let mut table = Redirections::load(dir.path()).unwrap();
         let directory = directory();
         table.report(
-            &"n1".into(),
+            (&"n1".into(), 1),
             vec![enabled("a", "ua"), enabled("b", "ub")],
             &directory,
         );
@@ -392,7 +560,7 @@ mod tests {
         save(&path, &text).unwrap();
         assert!(table.take_unsaved().is_none(), "saved");
 
-        let gone = ambit_kube::ObjectKey::new(ambit_kube::Kind::Pod, "shop", "b");
+        let gone = ambit_kube::ObjectKey::new(Kind::Pod, "shop", "b");
         directory.learn(&[Change::Delete(gone)]);
         let mut table = Redirections::load(dir.path()).unwrap();
         table.forget_unknown(&directory);

@@ -10,7 +10,6 @@ use ambit_compile::{Compiler, Settings};
 use ambit_proto::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 use ambit_proto::enrolment::enrolment_server::EnrolmentServer;
 use ambit_runtime::{Readiness, Scope};
-use ambit_source::DirSource;
 use ambit_telemetry::{Metrics, http as telemetry_http};
 use ambit_types::NamespacedName;
 use ambit_xds::{AdsServer, Publisher};
@@ -34,6 +33,7 @@ use crate::metrics::ControlMetrics;
 use crate::page::Page;
 use crate::redirection::Redirections;
 use crate::roots::RootBundle;
+use crate::source::{Cluster, Source};
 use crate::waypoints::Waypoints;
 
 /// A control plane that runs.
@@ -51,6 +51,7 @@ pub struct ControlPlane {
 /// What the parts share.
 struct Parts {
     args: Args,
+    source: Source,
     trust_domain: Arc<str>,
     authority: Arc<CertificateAuthority>,
     roots: Arc<RootBundle>,
@@ -72,9 +73,11 @@ impl ControlPlane {
         let http = bind(args.http).await?;
         let (secure_at, http_at) = (secure.local_addr()?, http.local_addr()?);
         let mut registry = Metrics::new();
-        let parts = Parts::load(args, ControlMetrics::register(&mut registry))?;
+        let source = Source::open(&args).await?;
+        let watching = source.watching(&mut registry);
+        let parts = Parts::load(args, source, ControlMetrics::register(&mut registry))?;
         let tokens = parts.token_verifier()?;
-        let redirections = Redirections::load(&parts.args.state_dir)?;
+        let redirections = parts.redirections()?;
         let names = ServerNames::new(&parts.args.server_name, secure_at);
         let tls = ServerTls::new(Arc::clone(&parts.authority), names)?;
         let tls = Arc::new(tls);
@@ -87,7 +90,7 @@ impl ControlPlane {
         let streams = parts.discovery(&active);
         let (reports, reported) = mpsc::channel(REPORTS);
         let (objects, changes) = mpsc::channel(CHANGES);
-        DirSource::new(&parts.args.from).run(&active, objects);
+        parts.source.run(&active, objects);
         let configuration = parts.configuration(redirections, &readiness);
         active.spawn("configuration", configuration.run(changes, reported));
         active.spawn("root", keep_root(parts.root_keeper(&tls)));
@@ -124,6 +127,7 @@ impl ControlPlane {
             metrics: parts.metrics,
             authority: parts.authority,
             page: parts.page,
+            watching,
             waypoints: parts.waypoints,
             streams,
         };
@@ -170,7 +174,7 @@ impl ControlPlane {
 }
 
 impl Parts {
-    fn load(args: Args, metrics: ControlMetrics) -> anyhow::Result<Self> {
+    fn load(args: Args, source: Source, metrics: ControlMetrics) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&args.state_dir)
             .with_context(|| format!("state directory {}", args.state_dir.display()))?;
         let authority = match &args.ca_dir {
@@ -188,20 +192,33 @@ impl Parts {
             publisher: Publisher::new(types()),
             page: Page::default(),
             waypoints: Waypoints::default(),
+            source,
             args,
         })
     }
 
-    fn token_verifier(&self) -> anyhow::Result<TokenVerifier> {
+    /// None where the cluster is asked about tokens.
+    fn token_verifier(&self) -> anyhow::Result<Option<TokenVerifier>> {
         let Args {
             jwks,
             token_issuer,
             token_audience,
             ..
         } = &self.args;
+        let (Some(jwks), Some(issuer)) = (jwks, token_issuer) else {
+            return Ok(None);
+        };
         let audiences = token_audience.clone();
-        TokenVerifier::new(jwks, token_issuer, audiences, &self.trust_domain)
+        TokenVerifier::new(jwks, issuer, audiences, &self.trust_domain)
             .context("public keys of the token issuer")
+            .map(Some)
+    }
+
+    fn redirections(&self) -> anyhow::Result<Redirections> {
+        Ok(match &self.source {
+            Source::Directory(_) => Redirections::load(&self.args.state_dir)?,
+            Source::Cluster(_) => Redirections::annotated(),
+        })
     }
 
     fn discovery(&self, scope: &Scope) -> AdsServer {
@@ -222,10 +239,14 @@ impl Parts {
         let settings = Settings {
             cluster_id: self.args.cluster_id.as_str().into(),
             trust_domain: Some(Arc::clone(&self.trust_domain)),
+            revision: self.args.revision.as_str().into(),
+            system_namespace: self.args.system_namespace.as_str().into(),
+            redirection_annotations: self.source.cluster().is_some(),
             ..Settings::default()
         };
         Configuration {
             compiler: Compiler::new(settings),
+            wanted: self.source.cluster().map(Cluster::wanted),
             redirections,
             directory: self.directory.clone(),
             roots: Arc::clone(&self.roots),
@@ -238,7 +259,7 @@ impl Parts {
         }
     }
 
-    fn authenticator(&self, tokens: TokenVerifier) -> Authenticator {
+    fn authenticator(&self, tokens: Option<TokenVerifier>) -> Authenticator {
         Authenticator::new(
             tokens,
             Arc::clone(&self.trust_domain),
@@ -324,7 +345,8 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 const REPORTS: usize = 64;
-const CHANGES: usize = 64;
+/// A batch may hold a page of pods.
+const CHANGES: usize = 8;
 const ROOT_CHECK: Duration = Duration::from_secs(60 * 60);
 /// What clients send is small.
 const STREAM_WINDOW: u32 = 256 << 10;

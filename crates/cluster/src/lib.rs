@@ -5,5 +5,8 @@
 //! of it is one crate's business. What objects mean is the compiler's.
 
 mod client;
+mod watch;
 
 pub use client::{ConnectError, Connection, connect};
+pub use kube::Client;
+pub use watch::{ApiSettings, ApiSource, Stage, Timing, Wanted, WatchState, Watches};

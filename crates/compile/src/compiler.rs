@@ -1,6 +1,6 @@
 //! The compiler: changes in, deltas out, and questions about what is in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ambit_kube::{Change, Kind, ObjectKey, Problem};
@@ -33,6 +33,9 @@ pub struct Compiler {
     derived: u64,
     vips: Vips,
     problems: Vec<Problem>,
+    /// What was learnt and isn't derived yet.
+    learnt: Dirty,
+    new_problems: bool,
 }
 
 /// What is known of a pod, for whoever must judge its requests.
@@ -60,17 +63,27 @@ impl Compiler {
             derived: 0,
             vips: Vips::default(),
             problems: Vec::new(),
+            learnt: Dirty::default(),
+            new_problems: false,
         }
     }
 
     /// Takes changes in and gives what they make of the output, all at once.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Delta {
-        let mut dirty = Dirty::default();
-        let mut new_problems = false;
+        self.learn(changes);
+        self.derive_learnt();
+        let mut delta = self.outputs.delta();
+        delta.diagnostics |= std::mem::take(&mut self.new_problems);
+        delta
+    }
+
+    /// Takes changes in for a later [`apply`](Self::apply): what is read of the objects is kept, and the objects
+    /// themselves needn't be.
+    pub fn learn(&mut self, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
             let mut ingest = Ingest {
                 store: &mut self.store,
-                dirty: &mut dirty,
+                dirty: &mut self.learnt,
                 readers: &self.readers,
             };
             match change {
@@ -83,16 +96,24 @@ impl Compiler {
                     state,
                 } => ingest.redirection(NamespacedName::new(namespace, name), uid, state),
                 Change::Problems(problems) => {
-                    new_problems |= self.problems != problems;
+                    self.new_problems |= self.problems != problems;
                     self.problems = problems;
                 }
                 Change::Synced => {}
             }
         }
-        self.derive(dirty);
-        let mut delta = self.outputs.delta();
-        delta.diagnostics |= new_problems;
-        delta
+    }
+
+    /// Derives what was learnt, so that [`wanted`](Self::wanted) says what that needs; the next
+    /// [`apply`](Self::apply) gives what came of it.
+    pub fn derive_learnt(&mut self) {
+        let learnt = std::mem::take(&mut self.learnt);
+        self.derive(learnt);
+    }
+
+    /// The Secrets and ConfigMaps that objects in force refer to, whether or not they are there.
+    pub fn wanted(&self) -> &BTreeSet<ObjectKey> {
+        self.readers.data()
     }
 
     fn derive(&mut self, mut dirty: Dirty) {

@@ -54,7 +54,13 @@ impl Ingest<'_> {
             }
             Object::Node(o) => self.node(&key, Some(&o)),
             Object::ServiceAccount(_) => {}
-            Object::Pod(o) => self.pod(&key, Some(at(Pod::new(&o), origin, lines))),
+            Object::Pod(o) => {
+                let mut pod = Pod::new(&o);
+                if self.store.settings.redirection_annotations {
+                    pod.hints.believe_redirection();
+                }
+                self.pod(&key, Some(at(pod, origin, lines)));
+            }
             Object::Service(o) => {
                 let kept = Service::new(&o).map(|kept| at(kept, origin, lines));
                 self.service(&key, kept);

@@ -150,6 +150,17 @@ impl Hints {
         Self((values != HintValues::default()).then(|| Box::new(values)))
     }
 
+    /// The annotation is what it seems to be.
+    pub(crate) fn believe_redirection(&mut self) {
+        if let Some(values) = &mut self.0 {
+            values.redirection = None;
+        }
+        self.0 = self
+            .0
+            .take()
+            .filter(|values| **values != HintValues::default());
+    }
+
     pub(crate) fn get(&self) -> Option<&HintValues> {
         self.0.as_deref()
     }

@@ -57,6 +57,8 @@ pub(crate) struct Readers {
     askers: HashMap<Read, BTreeSet<Unit>>,
     /// The suffixes among the questions, which are matched, not looked up.
     suffixes: BTreeSet<Arc<str>>,
+    /// The Secrets and ConfigMaps among them, of which a source reads no others.
+    data: BTreeSet<ObjectKey>,
 }
 
 impl Readers {
@@ -75,15 +77,27 @@ impl Readers {
                 units.remove(unit);
                 if units.is_empty() {
                     self.askers.remove(&read);
-                    if let Read::Suffix(suffix) = &read {
-                        self.suffixes.remove(suffix);
+                    match &read {
+                        Read::Suffix(suffix) => {
+                            self.suffixes.remove(suffix);
+                        }
+                        Read::Object(key) => {
+                            self.data.remove(key);
+                        }
+                        _ => {}
                     }
                 }
             }
         }
         for read in &reads {
-            if let Read::Suffix(suffix) = read {
-                self.suffixes.insert(Arc::clone(suffix));
+            match read {
+                Read::Suffix(suffix) => {
+                    self.suffixes.insert(Arc::clone(suffix));
+                }
+                Read::Object(key) if matches!(key.kind, Kind::Secret | Kind::ConfigMap) => {
+                    self.data.insert(key.clone());
+                }
+                _ => {}
             }
             let askers = self.askers.entry(read.clone()).or_default();
             askers.insert(unit.clone());
@@ -91,6 +105,11 @@ impl Readers {
         if !reads.is_empty() {
             self.asked.insert(unit.clone(), reads.into_iter().collect());
         }
+    }
+
+    /// The Secrets and ConfigMaps that were asked for.
+    pub(crate) fn data(&self) -> &BTreeSet<ObjectKey> {
+        &self.data
     }
 
     /// Marks whoever asked this.

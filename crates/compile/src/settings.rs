@@ -22,6 +22,8 @@ pub struct Settings {
     /// A service whose waypoint can't serve is reached without it, as with upstream (ADR 0011); off by default. The
     /// mesh configuration's `defaultConfig.proxyMetadata.AMBIT_WAYPOINT_BYPASS`, `allow` or `deny`, wins.
     pub waypoint_bypass: bool,
+    /// The source takes redirection from pods' annotations, so that one isn't doubtful.
+    pub redirection_annotations: bool,
 }
 
 impl Default for Settings {
@@ -35,6 +37,7 @@ impl Default for Settings {
             trust_domain: None,
             dry_run_policies: false,
             waypoint_bypass: false,
+            redirection_annotations: false,
         }
     }
 }

@@ -132,6 +132,19 @@ kinds! {
 }
 
 impl Kind {
+    /// The kind's name in paths of an API server; of the settings, that of the ConfigMap which holds them.
+    pub fn plural(self) -> String {
+        if self == Self::MeshConfig {
+            return "configmaps".to_owned();
+        }
+        let name = self.as_str().to_ascii_lowercase();
+        match name.strip_suffix('y') {
+            Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
+            _ if name.ends_with('s') => format!("{name}es"),
+            _ => format!("{name}s"),
+        }
+    }
+
     /// Whether objects of the kind live in a namespace.
     pub fn is_namespaced(self) -> bool {
         !matches!(self, Self::Namespace | Self::Node | Self::GatewayClass)

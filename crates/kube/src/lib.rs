@@ -1,7 +1,7 @@
 //! Kubernetes and Istio object types and the manifest reader; no client.
 //!
 //! Owns the shapes of the objects that Ambit reads, their keys and origins, and the reader that turns the text of
-//! a manifest file into them. It judges a document's *form* only (does it parse, are its fields known and of the
+//! a manifest file, or an API server's JSON, into them. It judges a document's *form* only (does it parse, are its fields known and of the
 //! right type); what an object means, and whether it can work, is the compiler's business. It opens no file and
 //! no connection.
 //!
@@ -14,6 +14,7 @@
 //! assert_eq!(loaded.objects[0].object.key().to_string(), "Namespace shop");
 //! ```
 
+mod api;
 mod change;
 mod data;
 mod istio;
@@ -29,6 +30,7 @@ mod reader;
 mod scalar;
 mod smi;
 
+pub use api::{NotAnObject, read_object, read_settings};
 pub use change::{Change, Redirection};
 pub use data::{ConfigMap, Reported, Secret};
 pub use istio::*;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-/// A place in a manifest file.
+use crate::ObjectKey;
+
+/// A place in a manifest file, or an object of an API server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Origin {
-    /// The file as the reader was told, for example a path or `-`.
+    /// The file as the reader was told, for example a path or `-`; of an object of an API server `Kind/namespace/name`.
     pub file: Arc<str>,
     /// Which document of the file, from 1; 0 for the file as a whole.
     pub document: usize,
@@ -17,6 +19,25 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// An object of an API server: its kind, namespace and name, without lines.
+    pub fn api(key: &ObjectKey) -> Self {
+        let ObjectKey {
+            kind,
+            namespace,
+            name,
+        } = key;
+        let file = if namespace.is_empty() {
+            format!("{kind}/{name}")
+        } else {
+            format!("{kind}/{namespace}/{name}")
+        };
+        Self {
+            file: file.into(),
+            document: 0,
+            line: 0,
+        }
+    }
+
     /// The same document at another line.
     pub fn at_line(&self, line: usize) -> Self {
         Self {

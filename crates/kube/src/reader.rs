@@ -23,7 +23,9 @@ mod typed;
 #[cfg(test)]
 mod tests;
 
-use crate::{Located, Object, ObjectKey, Origin, Problem};
+use serde_json::Value;
+
+use crate::{Kind, Located, Object, ObjectKey, Origin, Problem};
 
 /// What one file holds.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -57,4 +59,16 @@ pub fn read_manifest(file: &str, text: &str) -> Loaded {
         dispatch::read_document(&file, &document, &mut loaded);
     }
     loaded
+}
+
+/// Judges a value that is an object of a kind.
+pub(crate) fn read_value(kind: Kind, value: Value) -> Loaded {
+    let mut loaded = Loaded::default();
+    dispatch::read_value(kind, value, &mut loaded);
+    loaded
+}
+
+/// One YAML document as a value; none if it isn't well-formed.
+pub(crate) fn yaml(text: &str) -> Option<Value> {
+    tree::Node::parse(text).ok().map(|node| node.to_value())
 }

@@ -55,6 +55,27 @@ pub(super) fn read_document(file: &Arc<str>, document: &Document<'_>, loaded: &m
     }
 }
 
+/// Reads an object of an API server into `loaded`.
+pub(super) fn read_value(kind: Kind, value: Value, loaded: &mut Loaded) {
+    let origin = partial::key(kind, &value).map(|key| Origin::api(&key));
+    let item = Item {
+        node: None,
+        offset: 0,
+        origin: origin.unwrap_or_else(|| Origin {
+            file: kind.as_str().into(),
+            document: 0,
+            line: 0,
+        }),
+        label: String::new(),
+        layout: Layout::Plain,
+    };
+    match kind {
+        Kind::ConfigMap => item.read_config_map(&value, loaded),
+        Kind::MeshConfig => item.read_mesh_document(&value, loaded),
+        _ => item.read_object(kind, value, loaded),
+    }
+}
+
 /// One object of a document: the document itself, or an item of a list.
 pub(super) struct Item<'d> {
     /// None when the lines aren't known.

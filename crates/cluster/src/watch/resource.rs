@@ -1,0 +1,149 @@
+//! What is listed and watched, and how the requests for it look.
+
+use std::fmt;
+
+use http::Request;
+use kube::core::request::Error as BadRequest;
+
+/// A collection of objects, or one object by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Resource {
+    /// Of the collection, `/apis/GROUP/VERSION/PLURAL`.
+    pub(super) path: String,
+    /// Which objects of it.
+    pub(super) field_selector: Option<String>,
+    /// Objects a page.
+    pub(super) page: u32,
+}
+
+impl Resource {
+    /// Every object of a collection.
+    pub(super) fn all(group: &str, version: &str, plural: &str) -> Self {
+        let path = if group.is_empty() {
+            format!("/api/{version}/{plural}")
+        } else {
+            format!("/apis/{group}/{version}/{plural}")
+        };
+        Self {
+            path,
+            field_selector: None,
+            page: PAGE,
+        }
+    }
+
+    /// One object of the core group.
+    pub(super) fn named(namespace: &str, plural: &str, name: &str) -> Self {
+        Self {
+            path: format!("/api/v1/namespaces/{namespace}/{plural}"),
+            field_selector: Some(format!("metadata.name={name}")),
+            page: PAGE,
+        }
+    }
+
+    /// Those that a field selector lets through.
+    pub(super) fn selecting(self, selector: &str) -> Self {
+        Self {
+            field_selector: Some(selector.to_owned()),
+            ..self
+        }
+    }
+
+    /// With pages of another size.
+    pub(super) fn paged(self, page: u32) -> Self {
+        Self { page, ..self }
+    }
+
+    /// A page of the newest state: no resource version is named, so that the
+    /// answer is never older than what was committed before the question.
+    pub(super) fn list(&self, next: Option<&str>) -> Result<Request<Vec<u8>>, BadRequest> {
+        let limit = self.page.to_string();
+        let mut query = vec![("limit", limit.as_str())];
+        query.extend(next.map(|next| ("continue", next)));
+        self.request(&query)
+    }
+
+    /// Everything after a version, for about `seconds`.
+    pub(super) fn watch(&self, from: &str, seconds: u64) -> Result<Request<Vec<u8>>, BadRequest> {
+        let seconds = seconds.to_string();
+        self.request(&[
+            ("watch", "1"),
+            ("allowWatchBookmarks", "true"),
+            ("resourceVersion", from),
+            ("timeoutSeconds", &seconds),
+        ])
+    }
+
+    fn request(&self, query: &[(&str, &str)]) -> Result<Request<Vec<u8>>, BadRequest> {
+        let selector = self.field_selector.as_deref();
+        let selector = selector.map(|selector| ("fieldSelector", selector));
+        let mut uri = format!("{}?", self.path);
+        for (key, value) in query.iter().copied().chain(selector) {
+            if !uri.ends_with('?') {
+                uri.push('&');
+            }
+            uri.push_str(key);
+            uri.push('=');
+            escape(value, &mut uri);
+        }
+        Request::get(uri)
+            .body(Vec::new())
+            .map_err(BadRequest::BuildRequest)
+    }
+}
+
+/// The path, with the selector of a part of it.
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)?;
+        match &self.field_selector {
+            Some(selector) => write!(f, "?{selector}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Writes a value of a query.
+fn escape(value: &str, into: &mut String) {
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                into.push(char::from(byte));
+            }
+            other => into.push_str(&format!("%{other:02X}")),
+        }
+    }
+}
+
+/// Objects a page: some MiB of pods at most.
+const PAGE: u32 = 250;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_name_pages_selectors_and_versions() {
+        let pods = Resource::all("", "v1", "pods").selecting("status.phase!=Failed");
+        let uri = |request: Request<Vec<u8>>| request.uri().to_string();
+        assert_eq!(
+            uri(pods.list(Some("a/b=")).unwrap()),
+            "/api/v1/pods?limit=250&continue=a%2Fb%3D&fieldSelector=status.phase%21%3DFailed"
+        );
+        assert_eq!(
+            uri(pods.watch("12", 300).unwrap()),
+            "/api/v1/pods?watch=1&allowWatchBookmarks=true&resourceVersion=12&timeoutSeconds=300\
+             &fieldSelector=status.phase%21%3DFailed"
+        );
+        let secret = Resource::named("shop", "secrets", "tls").paged(1);
+        assert_eq!(
+            uri(secret.list(None).unwrap()),
+            "/api/v1/namespaces/shop/secrets?limit=1&fieldSelector=metadata.name%3Dtls"
+        );
+        assert_eq!(
+            secret.to_string(),
+            "/api/v1/namespaces/shop/secrets?metadata.name=tls"
+        );
+        let routes = Resource::all("gateway.networking.k8s.io", "v1", "httproutes");
+        assert_eq!(routes.path, "/apis/gateway.networking.k8s.io/v1/httproutes");
+    }
+}
