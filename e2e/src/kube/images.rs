@@ -60,12 +60,21 @@ pub fn of_ambit() -> Result<Vec<PathBuf>> {
         })?);
     }
     made.push(node_agent(&bin)?);
-    let echo = bin.join("ambit-echo");
-    made.push(archive("echo", &[&echo], || {
+    made.extend(of_echo()?);
+    Ok(made)
+}
+
+/// The archive of the scenarios' application alone.
+///
+/// # Errors
+/// If the program is missing.
+pub fn of_echo() -> Result<Vec<PathBuf>> {
+    let echo = programs::bin_dir()?.join("ambit-echo");
+    let made = archive("echo", &[&echo], || {
         let to = "/usr/local/bin/ambit-echo";
         Image::new(&[ECHO], &[to])?.program(&echo, to)
-    })?);
-    Ok(made)
+    })?;
+    Ok(vec![made])
 }
 
 /// The agent runs `nft`, and installs the CNI plugin where there is one.

@@ -8,6 +8,7 @@
 )]
 
 mod control;
+mod nodes;
 mod shop;
 mod traces;
 mod world;
