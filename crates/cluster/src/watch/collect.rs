@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use super::definition::Definition;
-use super::follow::{Event, Follower, Order, Told};
+use super::follow::{Event, Follower, Order, Reader, Told};
 use super::known::{Deletions, Known, Name};
 use super::problems::Problems;
 use super::resource::Resource;
@@ -389,7 +389,7 @@ fn key(subject: &Subject, name: &Name) -> ObjectKey {
     }
 }
 
-fn reader(subject: &Subject) -> Box<dyn Fn(&[u8]) -> Item + Send + Sync> {
+fn reader(subject: &Subject) -> Reader<Item> {
     match subject {
         Subject::Definitions => Box::new(|text: &[u8]| Item::Definition(Definition::read(text))),
         Subject::Settings { .. } => Box::new(|text: &[u8]| Item::Settings(text.to_vec())),

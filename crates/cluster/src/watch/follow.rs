@@ -48,12 +48,15 @@ pub(super) enum Order {
     Forget,
 }
 
+/// Makes something of an object's text.
+pub(super) type Reader<T> = Box<dyn Fn(&[u8]) -> T + Send + Sync>;
+
 /// Follows one resource.
 pub(super) struct Follower<T> {
     pub(super) client: Client,
     pub(super) resource: Resource,
     /// Makes something of an object's text.
-    pub(super) read: Box<dyn Fn(&[u8]) -> T + Send + Sync>,
+    pub(super) read: Reader<T>,
     pub(super) timing: Timing,
     pub(super) watches: Watches,
     /// What it is called in logs and metrics.

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_runtime::Scope;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 /// What the server does to the next request that fits.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,12 +56,12 @@ pub(crate) struct Fake {
     world: Arc<Mutex<World>>,
     changed: watch::Sender<()>,
     pub(crate) address: SocketAddr,
-    task: JoinHandle<()>,
+    tasks: Scope,
 }
 
 impl Drop for Fake {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.cancel();
     }
 }
 
@@ -75,20 +75,25 @@ impl Fake {
         }));
         let changed = watch::Sender::new(());
         let (shared, notice) = (Arc::clone(&world), changed.clone());
-        let task = tokio::spawn(async move {
+        let tasks = Scope::new("fake API server");
+        let connections = tasks.clone();
+        tasks.spawn("accept", async move {
             while let Ok((stream, _)) = listener.accept().await {
                 if shared.lock().down {
                     continue;
                 }
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(serve(stream, Arc::clone(&shared), notice.clone()));
+                connections.spawn(
+                    "connection",
+                    serve(stream, Arc::clone(&shared), notice.clone()),
+                );
             }
         });
         Self {
             world,
             changed,
             address,
-            task,
+            tasks,
         }
     }
 
