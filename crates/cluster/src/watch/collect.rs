@@ -1,6 +1,6 @@
 //! One stream of changes from all followers, and which followers there are.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use ambit_kube::{
@@ -36,6 +36,8 @@ enum Subject {
     Kind(Kind),
     /// The mesh's own settings, or the shared ones.
     Settings { shared: bool },
+    /// ConfigMaps of the system namespace with defaults for waypoints.
+    Defaults,
     /// A single object that somebody wants.
     Single(ObjectKey),
 }
@@ -65,6 +67,8 @@ pub(super) struct Collector {
     subjects: HashMap<usize, Subject>,
     /// By the name of the definition, the kind that it is of.
     defined: HashMap<Name, Kind>,
+    /// ConfigMaps that are read for their label, wanted or not.
+    defaults: HashSet<ObjectKey>,
     own_settings: Option<Vec<u8>>,
     shared_settings: Option<Vec<u8>>,
     problems: Problems,
@@ -88,6 +92,7 @@ impl Collector {
             followed: BTreeMap::new(),
             subjects: HashMap::new(),
             defined: HashMap::new(),
+            defaults: HashSet::new(),
             own_settings: None,
             shared_settings: None,
             problems: Problems::default(),
@@ -140,6 +145,8 @@ impl Collector {
         let system = Arc::clone(&self.settings.system_namespace);
         let own = Resource::named(&system, "configmaps", &own);
         self.follow(Subject::Settings { shared: false }, own);
+        let defaults = Resource::labelled(&system, "configmaps", DEFAULTS_FOR_CLASS);
+        self.follow(Subject::Defaults, defaults);
         if let Some(shared) = self.settings.shared_mesh_config.clone() {
             let shared = Resource::named(&system, "configmaps", &shared);
             self.follow(Subject::Settings { shared: true }, shared);
@@ -245,8 +252,14 @@ impl Collector {
                 }
                 self.read_settings(changes);
             }
-            (Subject::Kind(_) | Subject::Single(_), Event::Applied(name, Item::Object(read))) => {
+            (
+                Subject::Kind(_) | Subject::Single(_) | Subject::Defaults,
+                Event::Applied(name, Item::Object(read)),
+            ) => {
                 let key = key(subject, &name);
+                if *subject == Subject::Defaults {
+                    self.defaults.insert(key.clone());
+                }
                 match read {
                     Ok(loaded) => self.problems.read(&key, loaded, changes),
                     Err(why) => {
@@ -255,12 +268,28 @@ impl Collector {
                     }
                 }
             }
-            (Subject::Kind(_) | Subject::Single(_), Event::Deleted(name)) => {
+            (Subject::Kind(_) | Subject::Single(_) | Subject::Defaults, Event::Deleted(name)) => {
                 let key = key(subject, &name);
+                if self.is_read_otherwise(subject, &key) {
+                    return;
+                }
                 self.problems.gone(&key);
                 changes.push(Change::Delete(key));
             }
             (_, Event::Applied(..)) => {}
+        }
+    }
+
+    /// Whether an object that is gone for one follower is another's still.
+    fn is_read_otherwise(&mut self, subject: &Subject, key: &ObjectKey) -> bool {
+        match subject {
+            Subject::Defaults => {
+                self.defaults.remove(key);
+                let single = self.followed.get(&Subject::Single(key.clone()));
+                single.is_some_and(|single| !single.leaving)
+            }
+            Subject::Single(_) => self.defaults.contains(key),
+            _ => false,
         }
     }
 
@@ -283,8 +312,9 @@ impl Collector {
                 kind,
                 version: None,
             }) => {
-                // One that is being changed has its objects still.
-                warn!(%kind, "no version of this kind that we can read is served");
+                // One that is being changed has its objects still; a new one
+                // is served in a moment.
+                info!(%kind, "no version of this kind that we can read is served yet");
             }
             None => {
                 if let Some(kind) = self.defined.remove(&name) {
@@ -384,6 +414,11 @@ fn key(subject: &Subject, name: &Name) -> ObjectKey {
         Subject::Kind(kind) => {
             ObjectKey::new(*kind, Arc::clone(&name.namespace), Arc::clone(&name.name))
         }
+        Subject::Defaults => ObjectKey::new(
+            Kind::ConfigMap,
+            Arc::clone(&name.namespace),
+            Arc::clone(&name.name),
+        ),
         Subject::Single(key) => key.clone(),
         Subject::Definitions | Subject::Settings { .. } => ObjectKey::new(Kind::MeshConfig, "", ""),
     }
@@ -396,6 +431,9 @@ fn reader(subject: &Subject) -> Reader<Item> {
         Subject::Kind(kind) => {
             let kind = *kind;
             Box::new(move |text: &[u8]| Item::Object(read_object(kind, text)))
+        }
+        Subject::Defaults => {
+            Box::new(|text: &[u8]| Item::Object(read_object(Kind::ConfigMap, text)))
         }
         Subject::Single(key) => {
             let kind = key.kind;
@@ -411,6 +449,7 @@ fn label(subject: &Subject) -> String {
         Subject::Kind(kind) => kind.to_string(),
         Subject::Settings { shared: false } => "MeshConfig".to_owned(),
         Subject::Settings { shared: true } => "MeshConfig shared".to_owned(),
+        Subject::Defaults => "ConfigMap of defaults".to_owned(),
         Subject::Single(key) => key.to_string(),
     }
 }
@@ -423,6 +462,10 @@ const EVERYWHERE: [Kind; 5] = [
     Kind::Service,
     Kind::EndpointSlice,
 ];
+
+/// Label of ConfigMaps with defaults for the waypoints of a class
+/// (`control-plane-contract` 5.4).
+const DEFAULTS_FOR_CLASS: &str = "gateway.istio.io/defaults-for-class";
 
 /// Batches of followers that wait; each holds a page at most.
 const TOLD: usize = 4;

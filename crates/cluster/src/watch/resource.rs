@@ -12,6 +12,8 @@ pub(super) struct Resource {
     pub(super) path: String,
     /// Which objects of it.
     pub(super) field_selector: Option<String>,
+    /// Those with this label, or with a label of this value.
+    pub(super) label_selector: Option<String>,
     /// Objects a page.
     pub(super) page: u32,
 }
@@ -27,6 +29,17 @@ impl Resource {
         Self {
             path,
             field_selector: None,
+            label_selector: None,
+            page: PAGE,
+        }
+    }
+
+    /// Objects of the core group in one namespace that have a label.
+    pub(super) fn labelled(namespace: &str, plural: &str, label: &str) -> Self {
+        Self {
+            path: format!("/api/v1/namespaces/{namespace}/{plural}"),
+            field_selector: None,
+            label_selector: Some(label.to_owned()),
             page: PAGE,
         }
     }
@@ -36,6 +49,7 @@ impl Resource {
         Self {
             path: format!("/api/v1/namespaces/{namespace}/{plural}"),
             field_selector: Some(format!("metadata.name={name}")),
+            label_selector: None,
             page: PAGE,
         }
     }
@@ -74,10 +88,15 @@ impl Resource {
     }
 
     fn request(&self, query: &[(&str, &str)]) -> Result<Request<Vec<u8>>, BadRequest> {
-        let selector = self.field_selector.as_deref();
-        let selector = selector.map(|selector| ("fieldSelector", selector));
+        let selectors = [
+            ("fieldSelector", self.field_selector.as_deref()),
+            ("labelSelector", self.label_selector.as_deref()),
+        ];
+        let selectors = selectors
+            .into_iter()
+            .filter_map(|(key, selector)| Some((key, selector?)));
         let mut uri = format!("{}?", self.path);
-        for (key, value) in query.iter().copied().chain(selector) {
+        for (key, value) in query.iter().copied().chain(selectors) {
             if !uri.ends_with('?') {
                 uri.push('&');
             }
@@ -95,7 +114,11 @@ impl Resource {
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.path)?;
-        match &self.field_selector {
+        match self
+            .field_selector
+            .as_ref()
+            .or(self.label_selector.as_ref())
+        {
             Some(selector) => write!(f, "?{selector}"),
             None => Ok(()),
         }
@@ -142,6 +165,11 @@ mod tests {
         assert_eq!(
             secret.to_string(),
             "/api/v1/namespaces/shop/secrets?metadata.name=tls"
+        );
+        let defaults = Resource::labelled("istio-system", "configmaps", "a.b/c");
+        assert_eq!(
+            uri(defaults.list(None).unwrap()),
+            "/api/v1/namespaces/istio-system/configmaps?limit=250&labelSelector=a.b%2Fc"
         );
         let routes = Resource::all("gateway.networking.k8s.io", "v1", "httproutes");
         assert_eq!(routes.path, "/apis/gateway.networking.k8s.io/v1/httproutes");

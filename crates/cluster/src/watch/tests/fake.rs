@@ -234,6 +234,10 @@ struct Question {
 
 impl Question {
     fn selects(&self, object: &Value) -> bool {
+        let label = self.query.get("labelSelector");
+        if label.is_some_and(|label| object["metadata"]["labels"][label].is_null()) {
+            return false;
+        }
         match self.query.get("fieldSelector").map(String::as_str) {
             None => true,
             Some("status.phase!=Failed") => object["status"]["phase"] != "Failed",

@@ -211,6 +211,28 @@ async fn single_objects_are_read_while_they_are_wanted() {
 }
 
 #[tokio::test]
+async fn defaults_are_read_for_their_label_and_single_ones_besides() {
+    let fake = Fake::start().await;
+    let with = |labels: serde_json::Value| json!({"metadata": {"name": "d", "namespace": "istio-system", "labels": labels}, "data": {"a": "b"}});
+    let labelled = || with(json!({"gateway.istio.io/defaults-for-class": "istio-waypoint"}));
+    fake.put(SYSTEM_MAPS, labelled());
+    let mut seen = Seen::synced(&fake).await;
+    assert_eq!(seen.names("ConfigMap"), ["d"]);
+    let key = ObjectKey::new(Kind::ConfigMap, "istio-system", "d");
+    assert!(seen.source.wanted().set(&[key].into()));
+    seen.until("told", |seen| seen.synced == 2).await;
+    fake.put(SYSTEM_MAPS, with(json!({})));
+    seen.quiet().await;
+    assert_eq!(seen.count("ConfigMap"), 1, "it is wanted still");
+    assert!(seen.source.wanted().set(&[].into()));
+    seen.until("none", |seen| seen.count("ConfigMap") == 0)
+        .await;
+    fake.put(SYSTEM_MAPS, labelled());
+    seen.until("labelled again", |seen| seen.count("ConfigMap") == 1)
+        .await;
+}
+
+#[tokio::test]
 async fn single_objects_that_cannot_be_had_hold_nothing_up() {
     let fake = Fake::start().await;
     let mut seen = Seen::synced(&fake).await;

@@ -118,6 +118,9 @@ proptest! {
             for at in 0..12 {
                 fake.put(PODS, pod(&format!("p{at}"), &format!("10.0.0.{at}")));
             }
+            // A kind that is defined is served, also while it has no objects.
+            fake.put(POLICIES, policy("a0", json!({})));
+            fake.delete(POLICIES, "shop", "a0");
             let mut seen = Seen::synced(&fake).await;
             for what in story {
                 happen(&fake, &mut seen, what).await;
