@@ -83,10 +83,11 @@ impl Fake {
                     continue;
                 }
                 let _ = stream.set_nodelay(true);
-                connections.spawn(
-                    "connection",
-                    serve(stream, Arc::clone(&shared), notice.clone()),
-                );
+                let served = serve(stream, Arc::clone(&shared), notice.clone());
+                connections.spawn("connection", async move {
+                    // How a connection ended is the client's to see.
+                    let _ = served.await;
+                });
             }
         });
         Self {
