@@ -1,5 +1,6 @@
 //! A signer and what it issues (`control-plane-contract` 7.4).
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -71,8 +72,9 @@ impl SignCsrError {
 }
 
 /// A CA certificate with its key and its way up to the roots.
+#[derive(Clone)]
 pub(crate) struct Signer {
-    pub(crate) key: Zeroizing<KeyPair>,
+    pub(crate) key: Arc<Zeroizing<KeyPair>>,
     pub(crate) algorithm: SignatureOid,
     /// Subject of the CA certificate, as it is encoded there.
     pub(crate) name: Vec<u8>,
@@ -82,6 +84,15 @@ pub(crate) struct Signer {
     /// From the CA certificate up, without roots; empty for a root that signs itself.
     pub(crate) intermediates: Vec<CertificateDer<'static>>,
     pub(crate) roots: Vec<CertificateDer<'static>>,
+    /// Roots that are published beside: of a key that isn't signed with yet.
+    pub(crate) held_back: Vec<CertificateDer<'static>>,
+}
+
+/// A certificate that was signed, without its way up.
+pub(crate) struct Leaf {
+    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) serial: [u8; 16],
+    pub(crate) not_after: SystemTime,
 }
 
 /// How a signer signs: always with SHA-2.
@@ -125,6 +136,14 @@ impl SignatureOid {
 }
 
 impl Signer {
+    /// Whether both are one certificate and key, with one way up.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.key.public_key_raw() == other.key.public_key_raw()
+            && self.not_before == other.not_before
+            && self.not_after == other.not_after
+            && self.intermediates == other.intermediates
+    }
+
     /// A leaf for the given key and names.
     pub(crate) fn issue(
         &self,
@@ -133,6 +152,18 @@ impl Signer {
         ttl: Duration,
         now: SystemTime,
     ) -> Result<CertificateDer<'static>, SignCsrError> {
+        let leaf = self.issue_leaf(public_key, names, ttl, now)?;
+        Ok(leaf.certificate)
+    }
+
+    /// The same, with what is written into logs.
+    pub(crate) fn issue_leaf(
+        &self,
+        public_key: &[u8],
+        names: &[AltName],
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<Leaf, SignCsrError> {
         if now >= self.not_after {
             return Err(SignCsrError::SignerExpired);
         }
@@ -141,10 +172,8 @@ impl Signer {
         }
         let mut serial = [0; 16];
         aws_lc_rs::rand::fill(&mut serial).map_err(|_| SignCsrError::Random)?;
-        let validity = der::sequence(&[
-            &der::time(now - BACKDATE),
-            &der::time((now + ttl).min(self.not_after)),
-        ]);
+        let not_after = (now + ttl).min(self.not_after);
+        let validity = der::sequence(&[&der::time(now - BACKDATE), &der::time(not_after)]);
         let key_id = self.key_id.as_deref().map(der::authority_key_id);
         let extensions = der::sequence(&[
             &der::leaf_key_usage(),
@@ -167,7 +196,11 @@ impl Signer {
             &der::explicit(3, &extensions),
         ]);
         let signature = self.key.sign(&signed).map_err(SignCsrError::Crypto)?;
-        let leaf = der::sequence(&[&signed, &algorithm, &der::bits(&signature)]);
-        Ok(leaf.into())
+        let certificate = der::sequence(&[&signed, &algorithm, &der::bits(&signature)]);
+        Ok(Leaf {
+            certificate: certificate.into(),
+            serial,
+            not_after,
+        })
     }
 }

@@ -25,13 +25,15 @@
 mod authority;
 mod der;
 mod issue;
+mod kept;
 mod load;
 mod request;
 mod state;
 
-pub use authority::CertificateAuthority;
+pub use authority::{Adopted, CertificateAuthority, Issued, Lifetimes, Reloaded};
 pub use issue::{DEFAULT_TTL, MAX_TTL, SignCsrError};
-pub use load::LoadError;
+pub use kept::RootPem;
+pub use load::{Fingerprint, LoadError};
 
 #[cfg(test)]
 mod tests;

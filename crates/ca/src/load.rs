@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ambit_identity::provider;
@@ -82,6 +83,12 @@ pub enum LoadError {
         /// The root's.
         found: String,
     },
+    /// A change of roots that would cut workloads off: neither all of the old ones are there, nor only some of them.
+    #[error("{} exchanges the roots: publish old and new together first, then leave out the old", path.display())]
+    RootsExchanged {
+        /// The file.
+        path: PathBuf,
+    },
     /// The crypto library made no root.
     #[error("making a root")]
     Create(#[source] rcgen::Error),
@@ -95,18 +102,29 @@ pub enum LoadError {
     },
 }
 
-/// The four files of a plugged-in CA (`control-plane-contract` 7.5).
-const PLUGGED_IN: &str = "ca-cert.pem, ca-key.pem, cert-chain.pem and root-cert.pem";
+/// The files of a plugged-in CA (`control-plane-contract` 7.5).
+const PLUGGED_IN: &str = "ca-cert.pem, ca-key.pem, cert-chain.pem and root-cert.pem, \
+     or tls.crt, tls.key and ca.crt";
+const STANDARD: [&str; 4] = [
+    "ca-cert.pem",
+    "ca-key.pem",
+    "cert-chain.pem",
+    "root-cert.pem",
+];
+/// As cert-manager writes them; the first has the way up as well.
+const CERT_MANAGER: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
 
-/// The signer of a directory with the standard four files.
+/// The signer of a directory with one of the two sets of files.
 pub(crate) fn plugged_in(dir: &Path, now: SystemTime) -> Result<Signer, LoadError> {
-    let files = [
-        "ca-cert.pem",
-        "ca-key.pem",
-        "cert-chain.pem",
-        "root-cert.pem",
-    ];
-    let [cert, key, chain, root] = files.map(|name| dir.join(name));
+    let there = |name: &&str| dir.join(name).exists();
+    let other = CERT_MANAGER.iter().any(there) && !STANDARD.iter().any(there);
+    let [cert, key, chain, root] = if other {
+        let [cert, key, root] = CERT_MANAGER;
+        [cert, key, cert, root]
+    } else {
+        STANDARD
+    }
+    .map(|name| dir.join(name));
     for path in [&cert, &key, &chain, &root] {
         if !path.try_exists().map_err(io_error(path))? {
             return Err(LoadError::Missing {
@@ -130,6 +148,32 @@ pub(crate) fn plugged_in(dir: &Path, now: SystemTime) -> Result<Signer, LoadErro
     }
     assemble(key, (&cert, own), intermediates, roots, now)
 }
+
+/// Whether a directory has any file of a plugged-in CA: then it is meant to be one.
+pub(crate) fn is_plugged_in(dir: &Path) -> bool {
+    let names = STANDARD.iter().chain(&CERT_MANAGER);
+    names.into_iter().any(|name| dir.join(name).exists())
+}
+
+/// What tells one state of a plugged-in directory from another, links followed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fingerprint(Vec<Option<(u64, i64, i64, u64)>>);
+
+impl Fingerprint {
+    /// Of the directory as it is now. Blocks on the disk.
+    pub fn of(dir: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let names = STANDARD.iter().chain(&CERT_MANAGER).chain(&[REVOKED]);
+        let facts = names.map(|name| {
+            let found = fs::metadata(dir.join(name)).ok()?;
+            Some((found.ino(), found.mtime(), found.mtime_nsec(), found.size()))
+        });
+        Self(facts.collect())
+    }
+}
+
+/// The list of revoked certificates of a plugged-in CA, if it has one.
+pub(crate) const REVOKED: &str = "ca-crl.pem";
 
 /// A key with the file that it came from.
 pub(crate) type FileKey = (PathBuf, Zeroizing<KeyPair>);
@@ -157,7 +201,7 @@ pub(crate) fn assemble(
         return Err(LoadError::Key { path: key_path });
     };
     let signer = Signer {
-        key,
+        key: Arc::new(key),
         algorithm,
         name: parsed.subject().as_raw().to_vec(),
         key_id: key_id(&parsed),
@@ -165,6 +209,7 @@ pub(crate) fn assemble(
         not_after: system_time(parsed.validity().not_after.timestamp()),
         intermediates,
         roots,
+        held_back: Vec::new(),
     };
     prove(&signer, path, now)?;
     Ok(signer)
@@ -255,8 +300,13 @@ pub(crate) fn verify_leaf(
 
 pub(crate) fn read_key(path: &Path) -> Result<FileKey, LoadError> {
     let pem = Zeroizing::new(fs::read(path).map_err(io_error(path))?);
+    key_of(&pem, path)
+}
+
+/// The private key of a PEM text; the path is only repeated in errors.
+pub(crate) fn key_of(pem: &[u8], path: &Path) -> Result<FileKey, LoadError> {
     let unusable = || LoadError::Key { path: path.into() };
-    let mut der = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| unusable())?;
+    let mut der = PrivateKeyDer::from_pem_slice(pem).map_err(|_| unusable())?;
     let key = KeyPair::try_from(&der).map_err(|_| unusable());
     der.zeroize();
     Ok((path.into(), Zeroizing::new(key?)))
@@ -278,7 +328,15 @@ pub(crate) fn first_certificate(path: &Path) -> Result<CertificateDer<'static>, 
 
 fn possibly_none(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
     let pem = fs::read(path).map_err(io_error(path))?;
-    CertificateDer::pem_slice_iter(&pem)
+    certificates_of(&pem, path)
+}
+
+/// The certificates of a PEM text, possibly none; the path is only repeated in errors.
+pub(crate) fn certificates_of(
+    pem: &[u8],
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    CertificateDer::pem_slice_iter(pem)
         .map(|parsed| {
             let der = parsed.ok()?;
             x509_parser::parse_x509_certificate(&der).ok()?;
@@ -294,6 +352,12 @@ pub(crate) fn io_error(path: &Path) -> impl Fn(io::Error) -> LoadError {
         path: path.clone(),
         source,
     }
+}
+
+/// The end of a certificate's life.
+pub(crate) fn ends(certificate: &CertificateDer<'static>) -> Option<SystemTime> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(system_time(parsed.validity().not_after.timestamp()))
 }
 
 fn system_time(seconds: i64) -> SystemTime {

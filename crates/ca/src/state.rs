@@ -72,34 +72,16 @@ impl RootDir {
         tighten(&self.key(), 0o600)?;
         let path = self.certificate();
         let own = first_certificate(&path)?;
-        self.check_trust_domain(&own, &path)?;
+        check_trust_domain(&own, &path, &self.trust_domain)?;
         let roots = vec![own.clone()];
         assemble(read_key(&self.key())?, (&path, own), Vec::new(), roots, now)
-    }
-
-    fn check_trust_domain(&self, own: &[u8], path: &Path) -> Result<(), LoadError> {
-        let found = x509_parser::parse_x509_certificate(own)
-            .ok()
-            .and_then(|(_, root)| {
-                let organization = root.subject().iter_organization().next()?;
-                organization.as_str().ok().map(str::to_owned)
-            })
-            .unwrap_or_default();
-        if found == self.trust_domain {
-            return Ok(());
-        }
-        Err(LoadError::TrustDomain {
-            path: path.into(),
-            wanted: self.trust_domain.clone(),
-            found,
-        })
     }
 
     fn create(&self, now: SystemTime) -> Result<(), LoadError> {
         make_dir(&self.state_dir)?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(LoadError::Create)?;
         let key = Zeroizing::new(key);
-        let certificate = self.root_certificate(&key, now)?;
+        let certificate = root_certificate(&self.trust_domain, &key, now)?;
         // Not our process number: in containers every replica's is 1.
         let random = rand::rng().random::<u64>();
         let unfinished = self.state_dir.join(format!("ca.new-{random:016x}"));
@@ -136,7 +118,7 @@ impl RootDir {
     /// Replaces the certificate by one with the same key and name and a new life.
     pub(crate) fn reissue(&self, now: SystemTime) -> Result<Signer, LoadError> {
         let (_, key) = read_key(&self.key())?;
-        let certificate = self.root_certificate(&key, now)?;
+        let certificate = root_certificate(&self.trust_domain, &key, now)?;
         let unfinished = self.dir().join("ca-cert.pem.new");
         match fs::remove_file(&unfinished) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_error(&unfinished)(e)),
@@ -148,28 +130,56 @@ impl RootDir {
         sync_dir(&self.dir())?;
         self.load(now)
     }
+}
 
-    fn root_certificate(&self, key: &KeyPair, now: SystemTime) -> Result<String, LoadError> {
-        let since_epoch = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, self.trust_domain.as_str());
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let mut serial = [0; 16];
-        aws_lc_rs::rand::fill(&mut serial)
-            .map_err(|_| LoadError::Create(rcgen::Error::RingUnspecified))?;
-        params.serial_number = Some(serial.to_vec().into());
-        let epoch = date_time_ymd(1970, 1, 1);
-        params.not_before = epoch + since_epoch.saturating_sub(BACKDATE);
-        params.not_after = epoch + since_epoch + ROOT_LIFETIME;
-        let certificate = params.self_signed(key).map_err(LoadError::Create)?;
-        Ok(certificate.pem())
+/// A root certificate for a key, from now on: O is the trust domain.
+pub(crate) fn root_certificate(
+    trust_domain: &str,
+    key: &KeyPair,
+    now: SystemTime,
+) -> Result<String, LoadError> {
+    let since_epoch = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, trust_domain);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let mut serial = [0; 16];
+    aws_lc_rs::rand::fill(&mut serial)
+        .map_err(|_| LoadError::Create(rcgen::Error::RingUnspecified))?;
+    params.serial_number = Some(serial.to_vec().into());
+    let epoch = date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + since_epoch.saturating_sub(BACKDATE);
+    params.not_after = epoch + since_epoch + ROOT_LIFETIME;
+    let certificate = params.self_signed(key).map_err(LoadError::Create)?;
+    Ok(certificate.pem())
+}
+
+/// A root is for one trust domain, which is its organization.
+pub(crate) fn check_trust_domain(
+    own: &[u8],
+    path: &Path,
+    trust_domain: &str,
+) -> Result<(), LoadError> {
+    let found = x509_parser::parse_x509_certificate(own)
+        .ok()
+        .and_then(|(_, root)| {
+            let organization = root.subject().iter_organization().next()?;
+            organization.as_str().ok().map(str::to_owned)
+        })
+        .unwrap_or_default();
+    if found == trust_domain {
+        return Ok(());
     }
+    Err(LoadError::TrustDomain {
+        path: path.into(),
+        wanted: trust_domain.to_owned(),
+        found,
+    })
 }
 
 fn make_dir(path: &Path) -> Result<(), LoadError> {

@@ -564,6 +564,150 @@ fn an_incomplete_or_inconsistent_set_stops_the_start() {
 }
 
 #[test]
+fn the_bounds_of_lifetimes_can_be_set() {
+    let (_dir, authority) = new_authority();
+    let hour = Duration::from_secs(60 * 60);
+    let bounds = Lifetimes {
+        default: hour,
+        max: 2 * hour,
+    };
+    let authority = authority.with_lifetimes(bounds);
+    let request = request(&KeyPair::generate().unwrap());
+    let ends_in = |ttl| {
+        let issued = authority.issue(&request, &cart(), ttl).unwrap();
+        issued.not_after.duration_since(SystemTime::now()).unwrap()
+    };
+    assert!(ends_in(None) <= hour && ends_in(None) > hour / 2);
+    assert!(ends_in(Some(2 * hour)) > hour);
+    let refused = authority.issue(&request, &cart(), Some(3 * hour));
+    assert!(matches!(refused, Err(SignCsrError::TtlTooLong { max, .. }) if max == 2 * hour));
+    let (_dir, authority) = new_authority();
+    let odd = Lifetimes {
+        default: 3 * hour,
+        max: hour,
+    };
+    let issued = authority.with_lifetimes(odd);
+    let issued = issued.issue(&request, &cart(), None).unwrap();
+    assert!(issued.not_after < SystemTime::now() + 2 * hour);
+}
+
+#[test]
+fn an_issued_certificate_is_known_by_its_serial_and_its_end() {
+    let (_dir, authority) = new_authority();
+    let request = request(&KeyPair::generate().unwrap());
+    let issued = authority.issue(&request, &cart(), None).unwrap();
+    let leaf = ders(&issued.chain[0]).remove(0);
+    let (_, leaf) = x509_parser::parse_x509_certificate(&leaf).unwrap();
+    let serial: String = leaf
+        .raw_serial()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    // DER writes a zero before a first bit that is set, and none otherwise.
+    let plain = |text: &str| text.trim_start_matches('0').to_owned();
+    assert_eq!(plain(&issued.serial), plain(&serial));
+    let end = issued.not_after.duration_since(SystemTime::UNIX_EPOCH);
+    let written = u64::try_from(leaf.validity().not_after.timestamp());
+    assert_eq!(written, Ok(end.unwrap().as_secs()));
+}
+
+#[test]
+fn a_plugged_in_set_may_be_written_as_cert_manager_does() {
+    let root = root_ca(&PKCS_ECDSA_P256_SHA256);
+    let signs = below(&root, "signs", &PKCS_ECDSA_P256_SHA256);
+    let dir = TempDir::new().unwrap();
+    assert!(!CertificateAuthority::is_plugged_in(dir.path()));
+    fs::write(dir.path().join("tls.crt"), signs.pem()).unwrap();
+    assert!(CertificateAuthority::is_plugged_in(dir.path()));
+    let missing = CertificateAuthority::plugged_in(dir.path()).err();
+    assert!(matches!(missing, Some(LoadError::Missing { path, .. }) if path.ends_with("tls.key")));
+    fs::write(dir.path().join("tls.key"), signs.key().serialize_pem()).unwrap();
+    fs::write(dir.path().join("ca.crt"), root.pem()).unwrap();
+    let authority = CertificateAuthority::plugged_in(dir.path()).unwrap();
+    let request = request(&KeyPair::generate().unwrap());
+    let chain = authority.sign(&request, &cart(), None).unwrap();
+    assert_eq!(chain.len(), 3);
+    verdict(&chain, &root.pem(), SystemTime::now()).unwrap();
+}
+
+#[test]
+fn a_plugged_in_set_is_read_again_and_roots_are_never_exchanged() {
+    let root = root_ca(&PKCS_ECDSA_P256_SHA256);
+    let other = root_ca(&PKCS_ECDSA_P256_SHA256);
+    let (first, second) = (
+        below(&root, "first", &PKCS_ECDSA_P256_SHA256),
+        below(&root, "second", &PKCS_ECDSA_P256_SHA256),
+    );
+    let foreign = below(&other, "foreign", &PKCS_ECDSA_P256_SHA256);
+    let dir = TempDir::new().unwrap();
+    let write = |signs: &Ca, roots: &[&Ca]| {
+        let key = signs.key().serialize_pem();
+        write_four(dir.path(), signs, &key, &[signs], roots[0]);
+        let roots: String = roots.iter().map(|root| root.pem()).collect();
+        fs::write(dir.path().join("root-cert.pem"), roots).unwrap();
+    };
+    write(&first, &[&root]);
+    let before = Fingerprint::of(dir.path());
+    let authority = CertificateAuthority::plugged_in(dir.path()).unwrap();
+    let now = SystemTime::now();
+    let signs_with = |signs: &Ca| {
+        let request = request(&KeyPair::generate().unwrap());
+        let chain = authority.sign(&request, &cart(), None).unwrap();
+        assert_eq!(ders(&chain[1]), ders(&signs.pem()));
+        chain
+    };
+    assert_eq!(authority.reload(now).unwrap(), Reloaded::Same);
+
+    write(&second, &[&root]);
+    assert_ne!(Fingerprint::of(dir.path()), before);
+    assert_eq!(authority.reload(now).unwrap(), Reloaded::Signer);
+    let chain = signs_with(&second);
+    verdict(&chain, &root.pem(), now).unwrap();
+
+    // Another root at once would cut everybody off.
+    write(&foreign, &[&other]);
+    let refused = authority.reload(now);
+    assert!(matches!(refused, Err(LoadError::RootsExchanged { .. })));
+    signs_with(&second);
+
+    // Both, then the signer of the other, then the other alone.
+    write(&second, &[&root, &other]);
+    assert_eq!(authority.reload(now).unwrap(), Reloaded::Roots);
+    assert_eq!(
+        ders(&authority.roots_pem()),
+        ders(&format!("{}{}", root.pem(), other.pem()))
+    );
+    write(&foreign, &[&root, &other]);
+    assert_eq!(authority.reload(now).unwrap(), Reloaded::Signer);
+    write(&foreign, &[&other]);
+    assert_eq!(authority.reload(now).unwrap(), Reloaded::Roots);
+    verdict(&signs_with(&foreign), &other.pem(), now).unwrap();
+
+    // Half a change is no change.
+    fs::remove_file(dir.path().join("ca-key.pem")).unwrap();
+    assert!(authority.reload(now).is_err());
+    fs::write(dir.path().join("ca-key.pem"), second.key().serialize_pem()).unwrap();
+    let refused = authority.reload(now);
+    assert!(matches!(refused, Err(LoadError::KeyMismatch { .. })));
+    signs_with(&foreign);
+}
+
+#[test]
+fn the_list_of_revoked_certificates_is_that_of_the_plugged_in_set() {
+    let dir = plugged(|dir| fs::write(dir.join("ca-crl.pem"), "CRL").unwrap());
+    let authority = CertificateAuthority::plugged_in(dir.path()).unwrap();
+    assert_eq!(authority.revoked_pem(), "CRL");
+    let (_dir, own) = new_authority();
+    assert_eq!(own.revoked_pem(), "");
+}
+
+#[test]
+fn what_is_kept_of_a_root_says_no_key() {
+    let root = RootPem::make("cluster.local", SystemTime::now()).unwrap();
+    assert!(!format!("{root:?}").contains("PRIVATE KEY"));
+}
+
+#[test]
 fn a_leaf_can_not_serve_as_a_ca() {
     let root = root_ca(&PKCS_ECDSA_P256_SHA256);
     let mut params = ca_params("leaf");
