@@ -3,11 +3,19 @@
 use ambit_kube::{Code, Located, ObjectKey, Problem, Severity};
 
 /// An object that something is to be said about.
-#[derive(Clone, Copy)]
 pub(crate) struct About<'a, T> {
     pub(crate) key: &'a ObjectKey,
     pub(crate) object: &'a Located<T>,
 }
+
+/// Two references, whatever they are of.
+impl<T> Clone for About<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for About<'_, T> {}
 
 impl<T> About<'_, T> {
     pub(crate) fn error(&self, code: Code, field: &str, message: impl Into<String>) -> Told {

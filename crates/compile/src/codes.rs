@@ -12,6 +12,7 @@
 //! | AMB0214 | Warning | the selector of a Service, ServiceEntry or PeerAuthentication matches nothing | correct the labels |
 //! | AMB0215 | Error | a host of a ServiceEntry isn't a host name, or can't be resolved | correct it |
 //! | AMB0216 | Warning | two endpoints of one ServiceEntry have one address; the first holds | remove one |
+//! | AMB0217 | Error | a ServiceEntry or WorkloadEntry that can't work as it is written (a warning: that works otherwise than it looks); said by the validation webhook only | per case |
 //! | AMB0221 | Error | a value in a policy can't be used; the policy is refused as a whole | per value |
 //! | AMB0222 | Warning | a refused policy stays in force in its last good form | correct the policy |
 //! | AMB0223 | Error | a refused policy was never good, so what it selects is closed | correct the policy |
@@ -39,6 +40,7 @@ pub(crate) const BAD_ADDRESS: Code = Code("AMB0213");
 pub(crate) const SELECTS_NOTHING: Code = Code("AMB0214");
 pub(crate) const BAD_HOST: Code = Code("AMB0215");
 pub(crate) const SHARED_ENDPOINT: Code = Code("AMB0216");
+pub(crate) const ENTRY_VALUE: Code = Code("AMB0217");
 pub(crate) const POLICY_VALUE: Code = Code("AMB0221");
 pub(crate) const POLICY_LAST_GOOD: Code = Code("AMB0222");
 pub(crate) const POLICY_CLOSED: Code = Code("AMB0223");
@@ -53,3 +55,10 @@ pub(crate) const WAYPOINT_TYPE: Code = Code("AMB0253");
 pub(crate) const CANARY: Code = Code("AMB0254");
 pub(crate) const MIXED_ACCOUNTS: Code = Code("AMB0255");
 pub(crate) const POLICY_SELECTS_NOTHING: Code = Code("IST0127");
+
+/// Errors that are about one object by itself: they stay whatever else there is, so that the webhook refuses it.
+pub(crate) const OF_FORM: [&str; 17] = [
+    "AMB0213", "AMB0215", "AMB0221", "AMB0300", "AMB0301", "AMB0304", "AMB0309", "AMB0313",
+    "AMB0315", "AMB0325", "AMB0331", "AMB0332", "AMB0402", "AMB0405", "AMB0409", "AMB0411",
+    "AMB0359",
+];

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ambit_kube::{Change, Kind, ObjectKey, Problem};
+use ambit_kube::{Change, Kind, Located, Object, ObjectKey, Problem};
 use ambit_types::NamespacedName;
 
 use crate::derive::{self, Derived, claims};
@@ -171,6 +171,47 @@ impl Compiler {
             dirty.mark(Unit::Backend(Arc::clone(&service)));
             dirty.mark(Unit::Endpoints(service));
         }
+    }
+
+    /// What would be said of an object if it were applied now, among all others; empty for kinds on which too much
+    /// hangs. Nothing is changed by it, and its cost is that of the one object.
+    pub fn preview(&mut self, object: Located<Object>) -> Vec<Diagnostic> {
+        let key = object.object.key();
+        if !Ingest::tries(key.kind) {
+            return Vec::new();
+        }
+        let hosts = match &object.object {
+            Object::ServiceEntry(entry) => entry.spec.hosts.clone(),
+            _ => Vec::new(),
+        };
+        // Marks of the object's coming and going: nothing has changed once it is gone.
+        let mut dirty = Dirty::default();
+        let mut ingest = Ingest {
+            store: &mut self.store,
+            dirty: &mut dirty,
+            readers: &self.readers,
+        };
+        let saved = ingest.save(&key);
+        ingest.apply(object);
+        let view = View::new((&self.store, &self.facts), &self.vips, &self.audiences);
+        let hosts = hosts.iter().map(|host| Unit::Host(host.as_str().into()));
+        let units = hosts.chain([Unit::Object(key.clone())]);
+        let mut said: Vec<Diagnostic> = units
+            .flat_map(|unit| match derive::derive(&view, &self.outputs, &unit) {
+                Derived::Output(output) => output.diagnostics,
+                Derived::Waypoint(..) | Derived::Services(..) => Vec::new(),
+            })
+            .filter(|told| told.key.as_ref() == Some(&key))
+            .collect();
+        drop(view);
+        let mut ingest = Ingest {
+            store: &mut self.store,
+            dirty: &mut dirty,
+            readers: &self.readers,
+        };
+        ingest.restore(&key, saved);
+        said.dedup();
+        said
     }
 
     /// Everything that is in force, by name.

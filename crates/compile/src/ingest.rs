@@ -20,6 +20,7 @@ use crate::store::{Objects, Space, Store, Table};
 mod kinds;
 mod marks;
 mod objects;
+mod preview;
 mod spread;
 
 pub(crate) use spread::Spread;

@@ -14,6 +14,7 @@ mod slice;
 pub(crate) use entry::{EntryPort, ServiceEntry, Vip, WorkloadEntry};
 pub(crate) use gateway::{Gateway, GatewayClass, Listener, ListenerScope};
 pub(crate) use labels::{Labels, canonical_name, canonical_revision, speaks_hbone};
+pub use mesh::Discovery;
 pub(crate) use mesh::{Mesh, MeshFault, Selector, Visibility};
 pub(crate) use pod::Pod;
 pub(crate) use service::{Distribution, Preset, Service, Target, Transport, app_protocol_by_name};

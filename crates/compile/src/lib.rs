@@ -26,6 +26,7 @@
 //! ```
 
 mod about;
+pub mod admission;
 mod codes;
 mod compiler;
 mod derive;
@@ -46,6 +47,7 @@ mod vips;
 mod waypoint;
 
 pub use compiler::{Compiler, PodRecord};
+pub use input::Discovery;
 pub use output::{
     AddressKind, AddressResource, Audience, AuthorizationResource, Changes, Delta, Diagnostic,
     ResourceName, Snapshot, Version, WaypointChanges, WaypointResource,

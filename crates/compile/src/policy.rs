@@ -9,7 +9,7 @@ mod name;
 mod peer;
 mod rules;
 
-pub(crate) use authorization::{Enforced, L7, NotEnforced, Policy};
+pub(crate) use authorization::{Enforced, L7, NotEnforced, Policy, faults_of};
 pub(crate) use name::sent_name;
 pub(crate) use peer::{Peer, PeerLevels, port_policy, static_strict};
 

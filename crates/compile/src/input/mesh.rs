@@ -70,6 +70,24 @@ enum Test {
     Absent,
 }
 
+/// The namespaces that a mesh discovers, for whoever acts in namespaces without compiling anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discovery(Box<[Selector]>);
+
+impl Discovery {
+    /// Reads `discoverySelectors`; none if one of them can't be used.
+    pub fn new(selectors: &[LabelSelector]) -> Option<Self> {
+        let selectors: Option<_> = selectors.iter().map(Selector::read).collect();
+        selectors.map(Self)
+    }
+
+    /// Whether a namespace with these labels is discovered; without selectors, all are.
+    pub fn discovers(&self, labels: &BTreeMap<String, String>) -> bool {
+        let labels = Labels::of(labels);
+        self.0.is_empty() || self.0.iter().any(|any| any.matches(&labels))
+    }
+}
+
 impl Mesh {
     /// What holds without a mesh configuration.
     pub(crate) fn default_of(settings: &Settings) -> Self {

@@ -143,6 +143,19 @@ impl Policy {
     }
 }
 
+/// What can't be used in a policy, whatever its action and whoever enforces it.
+pub(crate) fn faults_of(object: &AuthorizationPolicy, namespace: &str) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let spec = &object.spec;
+    Reach::of(spec.selector.as_ref(), &mut faults);
+    let action = match spec.action {
+        Action::Deny => security::Action::Deny,
+        Action::Allow | Action::Audit | Action::Custom => security::Action::Allow,
+    };
+    rules::read(spec, action, namespace, &mut faults);
+    faults
+}
+
 impl Fault {
     /// Of a document whose problems the reader has told already.
     pub(crate) fn unreadable(why: &str) -> Self {

@@ -101,6 +101,11 @@ impl Objects {
         self.good.get(key).or_else(|| self.get(key))
     }
 
+    /// An object in the form in which it was good last, if it is a policy that ever was.
+    pub(crate) fn good(&self, key: &ObjectKey) -> Option<&Located<Object>> {
+        self.good.get(key)
+    }
+
     /// Notes the form in which a policy is good; none when it is gone.
     pub(crate) fn keep_good(&mut self, key: &ObjectKey, good: Option<Located<Object>>) {
         match good {
