@@ -5,8 +5,20 @@
 //! of it is one crate's business. What objects mean is the compiler's.
 
 mod client;
+mod review;
+mod root_maps;
+mod root_secret;
+#[cfg(test)]
+mod scripted;
 mod watch;
+mod webhooks;
 
 pub use client::{ConnectError, Connection, connect};
 pub use kube::Client;
+pub use review::{ReviewError, ReviewLimits, Reviewed, ReviewedPod, TokenReviewer, Unavailable};
+pub use root_maps::{Discovers, Published, RootMapObserver, keep_root_maps};
+pub use root_secret::{KeptRoot, RootSecret, SecretError};
 pub use watch::{ApiSettings, ApiSource, Stage, Timing, Wanted, WatchState, Watches};
+pub use webhooks::{
+    ALWAYS_REJECT, ALWAYS_REJECTED, PatchObserver, WebhookConfigs, keep_webhook_configs,
+};
