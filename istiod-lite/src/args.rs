@@ -1,8 +1,11 @@
 //! The command line.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use ambit_ca::Lifetimes;
+use ambit_runtime::parse_duration;
 use ambit_types::{DEFAULT_TRUST_DOMAIN, NamespacedName};
 use clap::Parser;
 
@@ -48,10 +51,22 @@ pub struct Args {
         default_value = "istio-ca"
     )]
     pub token_audience: Vec<String>,
-    /// A plugged-in CA: ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem.
-    /// Without it, a root of our own is kept in the state directory.
+    /// A plugged-in CA: ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem
+    /// [default, on a cluster: /etc/cacerts, if there is one]. Without it, a
+    /// root of our own is kept, on a cluster in the Secret istio-ca-secret,
+    /// otherwise in the state directory.
     #[arg(long, value_name = "DIR")]
     pub ca_dir: Option<PathBuf>,
+    /// Lifetime of workload certificates where none is asked for.
+    #[arg(long, value_name = "DURATION", env = "DEFAULT_WORKLOAD_CERT_TTL", default_value = "24h", value_parser = parse_duration)]
+    pub default_cert_ttl: Duration,
+    /// The longest lifetime of workload certificates; more is refused.
+    #[arg(long, value_name = "DURATION", env = "MAX_WORKLOAD_CERT_TTL", default_value = "2160h", value_parser = parse_duration)]
+    pub max_cert_ttl: Duration,
+    /// Address of the validation webhook (TLS) [default, on a cluster:
+    /// 0.0.0.0:15017; otherwise none].
+    #[arg(long, value_name = "ADDR")]
+    pub webhook: Option<SocketAddr>,
     /// Name of this cluster.
     #[arg(
         long,
@@ -107,12 +122,29 @@ pub struct Args {
 }
 
 impl Args {
+    /// Where the validation webhook listens.
+    pub(crate) fn webhook_address(&self) -> Option<SocketAddr> {
+        let usual = SocketAddr::from((Ipv4Addr::UNSPECIFIED, WEBHOOK_PORT));
+        self.webhook.or(self.from.is_none().then_some(usual))
+    }
+
+    /// Bounds of workload certificates.
+    pub(crate) fn lifetimes(&self) -> Lifetimes {
+        Lifetimes {
+            default: self.default_cert_ttl,
+            max: self.max_cert_ttl,
+        }
+    }
+
     /// Where the root bundle goes.
     pub fn root_bundle(&self) -> PathBuf {
         let beside = || self.state_dir.join("root-cert.pem");
         self.publish_root.clone().unwrap_or_else(beside)
     }
 }
+
+/// The target of the Service's port 443 (contract 11).
+const WEBHOOK_PORT: u16 = 15017;
 
 #[cfg(test)]
 mod tests {
@@ -170,6 +202,19 @@ mod tests {
         assert_eq!(args.cluster_id, "Kubernetes");
         assert_eq!(args.root_bundle(), PathBuf::from("s/root-cert.pem"));
         assert!(!args.open_discovery);
+        assert_eq!(args.lifetimes(), Lifetimes::default());
+    }
+
+    #[test]
+    fn lifetimes_are_written_as_go_does() {
+        let with = |text| {
+            let more = ["--max-cert-ttl", text];
+            Args::try_parse_from(REQUIRED.into_iter().chain(more))
+        };
+        assert_eq!(with("1h30m").unwrap().max_cert_ttl.as_secs(), 5400);
+        for bad in ["90", "ninety days", ""] {
+            assert!(with(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

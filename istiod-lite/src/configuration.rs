@@ -31,6 +31,7 @@ use crate::page::Page;
 use crate::redirection::{self, NotCounted, Redirections};
 use crate::roots::RootBundle;
 use crate::waypoints::Waypoints;
+use crate::webhook::Preview;
 
 /// The types that are served, in the order of delivery (design D5).
 pub(crate) fn types() -> impl Iterator<Item = &'static str> {
@@ -62,6 +63,8 @@ pub(crate) struct Configuration {
     pub(crate) metrics: Arc<ControlMetrics>,
     /// Ready after the first publication.
     pub(crate) ready: ReadyGuard,
+    /// Questions of the webhook.
+    pub(crate) previews: mpsc::Receiver<Preview>,
 }
 
 /// Changes that wait to be compiled.
@@ -129,6 +132,7 @@ impl Configuration {
                         self.flush(std::mem::take(&mut gathered), &mut pace).await;
                         self.show(&mut showing);
                         self.ready.ready();
+                        self.roots.settle();
                     }
                 },
                 Some(report) = reports.recv() => gathered.reports.push(self.on_report(report)),
@@ -136,6 +140,10 @@ impl Configuration {
                     self.flush(std::mem::take(&mut gathered), &mut pace).await;
                 }
                 () = sleep_maybe(page) => self.show(&mut showing),
+                Some(Preview { object, said }) = self.previews.recv(), if synced => {
+                    // Whoever asked may have given up.
+                    let _ = said.send(self.compiler.preview(object));
+                }
             }
         }
     }

@@ -56,7 +56,11 @@ pub(crate) fn routes(views: Views) -> Routes {
             async move { answer }
         })
         .route("/metrics", move |request| {
-            metrics.refresh(authority.not_after());
+            let roots_end = authority.roots_end();
+            metrics.refresh(
+                roots_end.unwrap_or_else(|| authority.not_after()),
+                authority.chain_ends(),
+            );
             watched.refresh();
             let answer = http::metrics(request.headers(), &registry);
             async move { answer }

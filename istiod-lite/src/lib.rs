@@ -7,8 +7,9 @@
 //!                     └─ directory ── may this node's proxy have this certificate?
 //! ```
 //! One task, `configuration`, writes everything that follows from objects;
-//! services read. Left out on purpose: sidecars, state-of-the-world xDS,
-//! plaintext 15010.
+//! services read. Beside it: `authority` keeps the signing key, `webhook` judges
+//! objects before they are stored, and `duties` is what the leader does in its
+//! cluster. Left out on purpose: sidecars, state-of-the-world xDS, plaintext 15010.
 //!
 //! What differs from upstream, each the safer way round: only node proxies'
 //! accounts may read the configuration, and a waypoint what is for that waypoint
@@ -18,10 +19,12 @@
 
 mod args;
 mod audience;
+mod authority;
 mod callers;
 mod certificates;
 mod configuration;
 mod directory;
+mod duties;
 mod enrolment;
 mod files;
 mod http;
@@ -37,6 +40,7 @@ mod server;
 mod source;
 mod watching;
 mod waypoints;
+mod webhook;
 
 pub use args::Args;
 pub use server::ControlPlane;

@@ -49,17 +49,28 @@ pub(crate) struct ServerNames {
 }
 
 impl ServerNames {
-    /// The usual names of a control plane, those configured, and the address
-    /// that is listened on.
-    pub(crate) fn new(configured: &[String], listen: SocketAddr) -> Self {
-        let usual = [
-            "istiod.istio-system.svc",
-            "istiod.istio-system.svc.cluster.local",
-            "istiod-remote.istio-system.svc",
-            "istio-pilot.istio-system.svc",
-            "localhost",
+    /// The usual names of a control plane of a revision in a namespace
+    /// (`control-plane-contract` 7.6), those configured, and the address that is
+    /// listened on.
+    pub(crate) fn new(
+        configured: &[String],
+        listen: SocketAddr,
+        (namespace, revision): (&str, &str),
+    ) -> Self {
+        let mut services = vec![
+            "istiod".to_owned(),
+            "istiod-remote".to_owned(),
+            "istio-pilot".to_owned(),
         ];
-        let usual = usual.into_iter().map(str::to_owned);
+        if !matches!(revision, "" | "default") {
+            services.push(format!("istiod-{revision}"));
+        }
+        let usual = services.into_iter().flat_map(|service| {
+            let short = format!("{service}.{namespace}.svc");
+            let long = format!("{short}.cluster.local");
+            [short, long]
+        });
+        let usual = usual.chain(["localhost".to_owned()]);
         let configured = configured.iter().cloned();
         let (ips, dns): (Vec<_>, Vec<_>) = usual
             .chain(configured)
@@ -83,7 +94,15 @@ impl ServerNames {
 pub(crate) struct ServerTls {
     authority: Arc<CertificateAuthority>,
     names: ServerNames,
-    current: ArcSwap<ServerConfig>,
+    current: ArcSwap<Configs>,
+}
+
+/// One certificate, for two kinds of clients.
+struct Configs {
+    /// Proxies and agents: HTTP/2, certificates verified where they are shown.
+    grpc: Arc<ServerConfig>,
+    /// API servers: HTTP/1.1; they are asked for no certificate.
+    webhook: Arc<ServerConfig>,
 }
 
 impl ServerTls {
@@ -103,6 +122,15 @@ impl ServerTls {
         })
     }
 
+    /// For the webhook's listener.
+    pub(crate) fn for_webhook(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.load().webhook)
+    }
+
+    fn for_grpc(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.load().grpc)
+    }
+
     /// A new certificate and verifier, for connections from now on.
     ///
     /// # Errors
@@ -114,10 +142,7 @@ impl ServerTls {
     }
 }
 
-fn server_config(
-    authority: &CertificateAuthority,
-    names: &ServerNames,
-) -> anyhow::Result<ServerConfig> {
+fn server_config(authority: &CertificateAuthority, names: &ServerNames) -> anyhow::Result<Configs> {
     let (chain, key) = authority
         .server_certificate(&names.dns, &names.ips)
         .context("sign the server certificate")?;
@@ -136,9 +161,17 @@ fn server_config(
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(options.protocol_versions())?
         .with_client_cert_verifier(clients)
-        .with_single_cert(chain, key)?;
+        .with_single_cert(chain.clone(), key.clone_key())?;
     config.alpn_protocols = vec![wire::ALPN_H2.to_vec()];
-    Ok(config)
+    let mut webhook = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(options.protocol_versions())?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    webhook.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Configs {
+        grpc: Arc::new(config),
+        webhook: Arc::new(webhook),
+    })
 }
 
 /// Accepts until the scope is cancelled; what has finished its handshake comes
@@ -169,7 +202,7 @@ pub(crate) fn accept(
                     continue;
                 }
             };
-            let acceptor = TlsAcceptor::from(tls.current.load_full());
+            let acceptor = TlsAcceptor::from(tls.for_grpc());
             let (ready, metrics) = (ready.clone(), Arc::clone(&metrics));
             children.spawn("handshake", async move {
                 match handshake(acceptor, stream, address, place).await {
@@ -273,14 +306,26 @@ mod tests {
     #[test]
     fn names_are_the_usual_ones_the_configured_and_the_listeners() {
         let configured = ["mesh.example".to_owned(), "192.0.2.1".to_owned()];
-        let names = ServerNames::new(&configured, "10.0.0.5:15012".parse().unwrap());
-        for name in ["istiod.istio-system.svc", "localhost", "mesh.example"] {
+        let listen = "10.0.0.5:15012".parse().unwrap();
+        let names = ServerNames::new(&configured, listen, ("mesh", "canary"));
+        for name in [
+            "istiod.mesh.svc",
+            "istiod.mesh.svc.cluster.local",
+            "istiod-remote.mesh.svc",
+            "istio-pilot.mesh.svc",
+            "istiod-canary.mesh.svc",
+            "localhost",
+            "mesh.example",
+        ] {
             assert!(names.dns.iter().any(|n| n == name), "{name}");
         }
         for ip in ["127.0.0.1", "::1", "192.0.2.1", "10.0.0.5"] {
             assert!(names.ips.contains(&ip.parse().unwrap()), "{ip}");
         }
-        let any = ServerNames::new(&[], "0.0.0.0:15012".parse().unwrap());
+        let own = ("istio-system", "default");
+        let any = ServerNames::new(&[], "0.0.0.0:15012".parse().unwrap(), own);
+        assert!(any.dns.contains(&"istiod.istio-system.svc".to_owned()));
+        assert!(!any.dns.iter().any(|name| name.contains("istiod-default")));
         assert!(!any.ips.iter().any(std::net::IpAddr::is_unspecified));
     }
 }

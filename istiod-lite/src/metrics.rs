@@ -34,6 +34,9 @@ label!(TypeLabel, r#type);
 label!(ReasonLabel, reason);
 label!(ErrorLabel, error);
 
+/// Of a family that has one member, or none.
+type NoLabel = Vec<(String, String)>;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VersionLabel {
     version: String,
@@ -48,6 +51,37 @@ struct RejectedLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FailureLabel {
     service: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabel {
+    group: String,
+    version: String,
+    resource: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabel {
+    group: String,
+    version: String,
+    resource: String,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabel {
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NameLabel {
+    name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PatchFailureLabel {
+    name: String,
     reason: &'static str,
 }
 
@@ -80,12 +114,26 @@ pub(crate) struct ControlMetrics {
     sign_errors: Family<ErrorLabel, Grows>,
     root_expiry: Seconds,
     root_expiry_in: Seconds,
+    chain_expiry: Family<NoLabel, Seconds>,
+    chain_expiry_in: Family<NoLabel, Seconds>,
+    id_errors: Grows,
     impersonations: Family<ReasonLabel, Grows>,
     unauthenticated: Family<FailureLabel, Grows>,
     agents_refused: Family<ReasonLabel, Grows>,
     pods_refused: Grows,
     handshakes_failed: Family<ReasonLabel, Grows>,
     state_errors: Grows,
+    root_maps_written: Grows,
+    root_maps_failed: Grows,
+    validated: Family<ResourceLabel, Grows>,
+    refused: Family<RefusedLabel, Grows>,
+    resources_validated: Names,
+    validation_errors: Family<StatusLabel, Grows>,
+    config_updates: Grows,
+    config_update_errors: Family<ReasonLabel, Grows>,
+    patches: Family<NameLabel, Grows>,
+    patch_retries: Family<NameLabel, Grows>,
+    patch_failures: Family<PatchFailureLabel, Grows>,
 }
 
 impl ControlMetrics {
@@ -96,6 +144,7 @@ impl ControlMetrics {
         this.register_discovery(metrics);
         this.register_certificates(metrics);
         this.register_own(metrics);
+        this.register_webhook(metrics);
         this
     }
 
@@ -130,12 +179,26 @@ impl ControlMetrics {
             sign_errors: Family::default(),
             root_expiry: Seconds::default(),
             root_expiry_in: Seconds::default(),
+            chain_expiry: Family::default(),
+            chain_expiry_in: Family::default(),
+            id_errors: Grows::default(),
             impersonations: Family::default(),
             unauthenticated: Family::default(),
             agents_refused: Family::default(),
             pods_refused: Grows::default(),
             handshakes_failed: Family::default(),
             state_errors: Grows::default(),
+            root_maps_written: Grows::default(),
+            root_maps_failed: Grows::default(),
+            validated: Family::default(),
+            refused: Family::default(),
+            resources_validated: Names::default(),
+            validation_errors: Family::default(),
+            config_updates: Grows::default(),
+            config_update_errors: Family::default(),
+            patches: Family::default(),
+            patch_retries: Family::default(),
+            patch_failures: Family::default(),
         }
     }
 
@@ -228,18 +291,51 @@ impl ControlMetrics {
         );
         let name = "citadel_server_csr_sign_err_count";
         to.register(name, "Failures to sign", self.sign_errors.clone());
+        let name = "citadel_server_id_extraction_err_count";
+        let help = "Calls without a caller";
+        to.register(name, help, self.id_errors.clone());
         let name = "citadel_server_root_cert_expiry_timestamp";
-        to.register(
-            name,
-            "End of the signing certificate",
-            self.root_expiry.clone(),
-        );
+        let help = "End of the first root that ends";
+        to.register(name, help, self.root_expiry.clone());
         let name = "citadel_server_root_cert_expiry_seconds";
+        let help = "Time until the first root ends";
+        to.register(name, help, self.root_expiry_in.clone());
+        // Not there where a root signs itself.
+        let name = "citadel_server_cert_chain_expiry_timestamp";
+        let help = "End of the first certificate on the way up to the roots that ends";
+        to.register(name, help, self.chain_expiry.clone());
+        let name = "citadel_server_cert_chain_expiry_seconds";
+        let help = "Time until it ends";
+        to.register(name, help, self.chain_expiry_in.clone());
+    }
+
+    fn register_webhook(&self, to: &mut Metrics) {
+        let name = "galley_validation_passed";
+        to.register(name, "Objects let in", self.validated.clone());
+        let name = "galley_validation_failed";
+        to.register(name, "Objects refused", self.refused.clone());
+        let name = "galley_validation_http_error";
+        let help = "Admission requests that were not answered with a verdict";
+        to.register(name, help, self.validation_errors.clone());
+        let name = "galley_validation_config_updates";
         to.register(
             name,
-            "Time until the signing certificate ends",
-            self.root_expiry_in.clone(),
+            "Webhook configurations written",
+            self.config_updates.clone(),
         );
+        let name = "galley_validation_config_update_error";
+        let help = "Webhook configurations not written";
+        to.register(name, help, self.config_update_errors.clone());
+        let name = "webhook_patch_attempts_total";
+        to.register(
+            name,
+            "Patches of webhook configurations",
+            self.patches.clone(),
+        );
+        let name = "webhook_patch_retries_total";
+        to.register(name, "Patches tried again", self.patch_retries.clone());
+        let name = "webhook_patch_failures_total";
+        to.register(name, "Patches that failed", self.patch_failures.clone());
     }
 
     /// What upstream doesn't have.
@@ -290,6 +386,12 @@ impl ControlMetrics {
         );
         let name = "ambit_resources";
         to.register(name, "Resources served", self.resources.clone());
+        let name = "ambit_root_configmaps_written";
+        let help = "Root ConfigMaps made or corrected";
+        to.register(name, help, self.root_maps_written.clone());
+        let name = "ambit_root_configmap_errors";
+        let help = "Root ConfigMaps not written, to be tried again";
+        to.register(name, help, self.root_maps_failed.clone());
         let name = "ambit_state_write_errors";
         to.register(
             name,
@@ -299,13 +401,25 @@ impl ControlMetrics {
     }
 
     /// Before each scrape: what depends on the clock.
-    pub(crate) fn refresh(&self, signer_ends: SystemTime) {
+    pub(crate) fn refresh(&self, roots_end: SystemTime, chain_ends: Option<SystemTime>) {
         self.uptime.set(self.started.elapsed().as_secs_f64());
         let since_epoch = |t: SystemTime| t.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let ends = since_epoch(signer_ends).as_secs_f64();
-        self.root_expiry.set(ends);
         let now = since_epoch(SystemTime::now()).as_secs_f64();
+        let ends = since_epoch(roots_end).as_secs_f64();
+        self.root_expiry.set(ends);
         self.root_expiry_in.set(ends - now);
+        if let Some(ends) = chain_ends {
+            let ends = since_epoch(ends).as_secs_f64();
+            self.chain_expiry.get_or_create(&NoLabel::new()).set(ends);
+            self.chain_expiry_in
+                .get_or_create(&NoLabel::new())
+                .set(ends - now);
+        }
+    }
+
+    /// A call came without a caller.
+    pub(crate) fn no_identity(&self) {
+        self.id_errors.inc();
     }
 
     /// An object changed or went.
@@ -405,6 +519,83 @@ impl ControlMetrics {
     /// Kept state couldn't be written.
     pub(crate) fn state_error(&self) {
         self.state_errors.inc();
+    }
+}
+
+impl ControlMetrics {
+    /// An object was judged; `refused` is why it may not go in.
+    pub(crate) fn validated(
+        &self,
+        (group, version, resource): (&str, &str, &str),
+        refused: Option<&'static str>,
+    ) {
+        // The API server's word; bounded all the same.
+        let of = |text: &str| self.resources_validated.label(text);
+        let (group, version, resource) = (of(group), of(version), of(resource));
+        match refused {
+            None => {
+                let label = ResourceLabel {
+                    group,
+                    version,
+                    resource,
+                };
+                self.validated.get_or_create(&label).inc();
+            }
+            Some(reason) => {
+                let label = RefusedLabel {
+                    group,
+                    version,
+                    resource,
+                    reason,
+                };
+                self.refused.get_or_create(&label).inc();
+            }
+        }
+    }
+
+    /// An admission request got no verdict.
+    pub(crate) fn validation_http_error(&self, status: u16) {
+        let label = StatusLabel { status };
+        self.validation_errors.get_or_create(&label).inc();
+    }
+}
+
+impl ambit_cluster::RootMapObserver for ControlMetrics {
+    fn written(&self) {
+        self.root_maps_written.inc();
+    }
+
+    fn failed(&self) {
+        self.root_maps_failed.inc();
+    }
+}
+
+/// Names are those that we look for: two at most.
+impl ambit_cluster::PatchObserver for ControlMetrics {
+    fn attempted(&self, name: &str) {
+        let label = NameLabel {
+            name: name.to_owned(),
+        };
+        self.patches.get_or_create(&label).inc();
+    }
+
+    fn patched(&self) {
+        self.config_updates.inc();
+    }
+
+    fn failed(&self, name: &str, reason: &'static str) {
+        let label = PatchFailureLabel {
+            name: name.to_owned(),
+            reason,
+        };
+        self.patch_failures.get_or_create(&label).inc();
+        let label = NameLabel {
+            name: name.to_owned(),
+        };
+        self.patch_retries.get_or_create(&label).inc();
+        self.config_update_errors
+            .get_or_create(&ReasonLabel { reason })
+            .inc();
     }
 }
 

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ambit_ca::CertificateAuthority;
+use ambit_kube::core::LabelSelector;
 use ambit_kube::{Change, Kind, Object};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::files::{Readable, replace};
 
@@ -16,6 +18,20 @@ pub(crate) struct RootBundle {
     authority: Arc<CertificateAuthority>,
     path: PathBuf,
     state: Mutex<State>,
+    published: watch::Sender<Published>,
+    /// The mesh's settings are known, so that what is published is for good.
+    settled: watch::Sender<bool>,
+}
+
+/// What is published beyond the file.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Published {
+    /// The bundle, PEM.
+    pub(crate) roots: String,
+    /// The list of revoked certificates, PEM; empty without one.
+    pub(crate) revoked: String,
+    /// The namespaces that get it: any of these, or all if there are none.
+    pub(crate) selectors: Vec<LabelSelector>,
 }
 
 #[derive(Default)]
@@ -23,6 +39,8 @@ struct State {
     /// PEM texts of the mesh configuration.
     extra: Vec<String>,
     written: Option<String>,
+    /// Which namespaces are discovered; none: all.
+    selectors: Vec<LabelSelector>,
 }
 
 impl RootBundle {
@@ -32,6 +50,8 @@ impl RootBundle {
             authority,
             path,
             state: Mutex::default(),
+            published: watch::Sender::default(),
+            settled: watch::Sender::default(),
         }
     }
 
@@ -45,12 +65,16 @@ impl RootBundle {
                     if let Object::MeshConfig(mesh) = &located.object {
                         let certificates = mesh.spec.ca_certificates.iter();
                         let pems = certificates.filter_map(|c| c.pem.clone());
-                        self.state.lock().extra = pems.collect();
+                        let mut state = self.state.lock();
+                        state.extra = pems.collect();
+                        state.selectors.clone_from(&mesh.spec.discovery_selectors);
                         any = true;
                     }
                 }
                 Change::Delete(key) if key.kind == Kind::MeshConfig => {
-                    self.state.lock().extra.clear();
+                    let mut state = self.state.lock();
+                    state.extra.clear();
+                    state.selectors.clear();
                     any = true;
                 }
                 Change::Delete(_)
@@ -62,7 +86,22 @@ impl RootBundle {
         any
     }
 
-    /// Writes the file if it isn't as it should be. Blocks on the disk.
+    /// Everything that was there at the start has been learnt and written.
+    pub(crate) fn settle(&self) {
+        self.settled.send_replace(true);
+    }
+
+    /// Turns true by [`settle`](Self::settle).
+    pub(crate) fn settled(&self) -> watch::Receiver<bool> {
+        self.settled.subscribe()
+    }
+
+    /// Sees what is published now, and every change of it.
+    pub(crate) fn watch(&self) -> watch::Receiver<Published> {
+        self.published.subscribe()
+    }
+
+    /// Writes the file if it isn't as it should be, and tells who watches. Blocks on the disk.
     ///
     /// # Errors
     /// What the file system says.
@@ -75,6 +114,16 @@ impl RootBundle {
             }
             text.push_str(pem.trim_start());
         }
+        let published = Published {
+            roots: text.clone(),
+            revoked: self.authority.revoked_pem(),
+            selectors: state.selectors.clone(),
+        };
+        self.published.send_if_modified(|known| {
+            let differs = *known != published;
+            *known = published;
+            differs
+        });
         if state.written.as_ref() == Some(&text) {
             return Ok(());
         }

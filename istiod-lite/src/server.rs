@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ambit_authn::TokenVerifier;
 use ambit_ca::CertificateAuthority;
+use ambit_cluster::{ReviewLimits, RootSecret, TokenReviewer, WebhookConfigs};
 use ambit_compile::{Compiler, Settings};
 use ambit_proto::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 use ambit_proto::enrolment::enrolment_server::EnrolmentServer;
@@ -17,15 +18,16 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tracing::{error, info, warn};
 
 use crate::args::Args;
-use crate::callers::{Authenticator, Readers};
+use crate::authority::{Choice, Chosen, Keeping, keep};
+use crate::callers::{Authenticator, Readers, Tokens};
 use crate::certificates::Certificates;
 use crate::configuration::{Configuration, types};
 use crate::directory::Directory;
+use crate::duties::Duties;
 use crate::enrolment::Agents;
 use crate::http::{Views, routes};
 use crate::listener::{ServerNames, ServerTls, accept};
@@ -35,11 +37,13 @@ use crate::redirection::Redirections;
 use crate::roots::RootBundle;
 use crate::source::{Cluster, Source};
 use crate::waypoints::Waypoints;
+use crate::webhook::{self, Preview, Webhook};
 
 /// A control plane that runs.
 pub struct ControlPlane {
     secure: SocketAddr,
     http: SocketAddr,
+    webhook: Option<SocketAddr>,
     readiness: Readiness,
     scope: Scope,
     /// Configuration, streams and the accepting of connections: ends first.
@@ -71,16 +75,18 @@ impl ControlPlane {
     pub async fn start(args: Args) -> anyhow::Result<Self> {
         let secure = bind(args.listen).await?;
         let http = bind(args.http).await?;
+        let webhook = bind_webhook(&args).await?;
+        let webhook_at = webhook.as_ref().map(TcpListener::local_addr).transpose()?;
         let (secure_at, http_at) = (secure.local_addr()?, http.local_addr()?);
         let mut registry = Metrics::new();
         let source = Source::open(&args).await?;
         let watching = source.watching(&mut registry);
-        let parts = Parts::load(args, source, ControlMetrics::register(&mut registry))?;
-        let tokens = parts.token_verifier()?;
+        let (authority, keeping) = authority(&args, &source).await?;
+        let metrics = ControlMetrics::register(&mut registry);
+        let parts = Parts::load(args, source, authority, metrics)?;
+        let tokens = parts.tokens()?;
         let redirections = parts.redirections()?;
-        let names = ServerNames::new(&parts.args.server_name, secure_at);
-        let tls = ServerTls::new(Arc::clone(&parts.authority), names)?;
-        let tls = Arc::new(tls);
+        let tls = Arc::new(parts.server_tls(secure_at)?);
         parts.roots.write().context("write the root bundle")?;
 
         let readiness = Readiness::new();
@@ -91,26 +97,22 @@ impl ControlPlane {
         let (reports, reported) = mpsc::channel(REPORTS);
         let (objects, changes) = mpsc::channel(CHANGES);
         parts.source.run(&active, objects);
-        let configuration = parts.configuration(redirections, &readiness);
+        let (asks, previews) = mpsc::channel(PREVIEWS);
+        let configuration = parts.configuration(redirections, &readiness, previews);
         active.spawn("configuration", configuration.run(changes, reported));
-        active.spawn("root", keep_root(parts.root_keeper(&tls)));
+        let judge = webhook.map(|listener| (listener, asks));
+        parts.start_beside(keeping, &tls, judge, &active);
 
         let authenticator = parts.authenticator(tokens);
         let agents = parts.agents(reports, &active);
         let incoming = accept(secure, tls, Arc::clone(&parts.metrics), &active);
         let router = grpc_server()
-            .add_service(InterceptedService::new(
-                streams.clone(),
-                authenticator.of("xds"),
+            .add_service(authenticator.guard("xds", streams.clone()))
+            .add_service(authenticator.guard(
+                "ca",
+                IstioCertificateServiceServer::new(parts.certificates()),
             ))
-            .add_service(IstioCertificateServiceServer::with_interceptor(
-                parts.certificates(),
-                authenticator.of("ca"),
-            ))
-            .add_service(EnrolmentServer::with_interceptor(
-                agents,
-                authenticator.of("enrolment"),
-            ));
+            .add_service(authenticator.guard("enrolment", EnrolmentServer::new(agents)));
         let ending = active.token();
         let serving = router
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async move {
@@ -139,6 +141,7 @@ impl ControlPlane {
         Ok(Self {
             secure: secure_at,
             http: http_at,
+            webhook: webhook_at,
             readiness,
             scope,
             active,
@@ -154,6 +157,11 @@ impl ControlPlane {
     /// Where readiness, metrics and debugging are.
     pub fn http_address(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Where the validation webhook is, if there is one.
+    pub fn webhook_address(&self) -> Option<SocketAddr> {
+        self.webhook
     }
 
     /// What isn't ready yet.
@@ -174,14 +182,14 @@ impl ControlPlane {
 }
 
 impl Parts {
-    fn load(args: Args, source: Source, metrics: ControlMetrics) -> anyhow::Result<Self> {
+    fn load(
+        args: Args,
+        source: Source,
+        authority: Arc<CertificateAuthority>,
+        metrics: ControlMetrics,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&args.state_dir)
             .with_context(|| format!("state directory {}", args.state_dir.display()))?;
-        let authority = match &args.ca_dir {
-            Some(dir) => CertificateAuthority::plugged_in(dir),
-            None => CertificateAuthority::self_signed(&args.state_dir, &args.trust_domain),
-        };
-        let authority = Arc::new(authority.context("certificate authority")?);
         let roots = RootBundle::new(Arc::clone(&authority), args.root_bundle());
         Ok(Self {
             trust_domain: args.trust_domain.as_str().into(),
@@ -197,21 +205,32 @@ impl Parts {
         })
     }
 
-    /// None where the cluster is asked about tokens.
-    fn token_verifier(&self) -> anyhow::Result<Option<TokenVerifier>> {
+    /// Our own judgement where keys are given; the cluster's otherwise.
+    fn tokens(&self) -> anyhow::Result<Tokens> {
         let Args {
             jwks,
             token_issuer,
             token_audience,
             ..
         } = &self.args;
-        let (Some(jwks), Some(issuer)) = (jwks, token_issuer) else {
-            return Ok(None);
-        };
         let audiences = token_audience.clone();
-        TokenVerifier::new(jwks, issuer, audiences, &self.trust_domain)
-            .context("public keys of the token issuer")
-            .map(Some)
+        if let (Some(jwks), Some(issuer)) = (jwks, token_issuer) {
+            return TokenVerifier::new(jwks, issuer, audiences, &self.trust_domain)
+                .context("public keys of the token issuer")
+                .map(Tokens::Keys);
+        }
+        let cluster = self.source.cluster();
+        let cluster = cluster.context("neither keys of tokens nor a cluster to ask")?;
+        let client = cluster.connection.client.clone();
+        let reviewer = TokenReviewer::new(client, audiences, ReviewLimits::default());
+        Ok(Tokens::Cluster(reviewer))
+    }
+
+    fn server_tls(&self, listen: SocketAddr) -> anyhow::Result<ServerTls> {
+        let args = &self.args;
+        let own = (args.system_namespace.as_str(), args.revision.as_str());
+        let names = ServerNames::new(&args.server_name, listen, own);
+        ServerTls::new(Arc::clone(&self.authority), names)
     }
 
     fn redirections(&self) -> anyhow::Result<Redirections> {
@@ -235,17 +254,26 @@ impl Parts {
         )
     }
 
-    fn configuration(&self, redirections: Redirections, readiness: &Readiness) -> Configuration {
-        let settings = Settings {
+    fn settings(&self) -> Settings {
+        Settings {
             cluster_id: self.args.cluster_id.as_str().into(),
             trust_domain: Some(Arc::clone(&self.trust_domain)),
             revision: self.args.revision.as_str().into(),
             system_namespace: self.args.system_namespace.as_str().into(),
             redirection_annotations: self.source.cluster().is_some(),
             ..Settings::default()
-        };
+        }
+    }
+
+    fn configuration(
+        &self,
+        redirections: Redirections,
+        readiness: &Readiness,
+        previews: mpsc::Receiver<Preview>,
+    ) -> Configuration {
         Configuration {
-            compiler: Compiler::new(settings),
+            compiler: Compiler::new(self.settings()),
+            previews,
             wanted: self.source.cluster().map(Cluster::wanted),
             redirections,
             directory: self.directory.clone(),
@@ -259,7 +287,7 @@ impl Parts {
         }
     }
 
-    fn authenticator(&self, tokens: Option<TokenVerifier>) -> Authenticator {
+    fn authenticator(&self, tokens: Tokens) -> Authenticator {
         Authenticator::new(
             tokens,
             Arc::clone(&self.trust_domain),
@@ -289,42 +317,71 @@ impl Parts {
         }
     }
 
-    fn root_keeper(&self, tls: &Arc<ServerTls>) -> RootKeeper {
-        RootKeeper {
-            authority: Arc::clone(&self.authority),
+    /// What goes on beside the configuration: the authority's keeping, the webhook
+    /// and the duties in the cluster.
+    fn start_beside(
+        &self,
+        keeping: Keeping,
+        tls: &Arc<ServerTls>,
+        webhook: Option<(TcpListener, mpsc::Sender<Preview>)>,
+        scope: &Scope,
+    ) {
+        let changed = self.on_new_root(tls);
+        let authority = Arc::clone(&self.authority);
+        scope.spawn("root", keep(authority, keeping, changed));
+        if let Some((listener, asks)) = webhook {
+            let judge = Webhook::new(self.settings(), asks, Arc::clone(&self.metrics));
+            webhook::serve(listener, Arc::clone(tls), judge, scope);
+        }
+        if let Some(duties) = self.duties() {
+            duties.start(scope);
+        }
+    }
+
+    /// What a new root means for us: the bundle, and our own certificate.
+    fn on_new_root(&self, tls: &Arc<ServerTls>) -> Arc<dyn Fn() + Send + Sync> {
+        let (roots, tls) = (Arc::clone(&self.roots), Arc::clone(tls));
+        Arc::new(move || {
+            let written = roots.write().context("write the root bundle");
+            if let Err(error) = written.and_then(|()| tls.renew()) {
+                error!(error = format!("{error:#}"), "the new root isn't published");
+            }
+        })
+    }
+
+    /// What is done in the cluster, where there is one.
+    fn duties(&self) -> Option<Duties> {
+        let cluster = self.source.cluster()?;
+        let (revision, namespace) = (&self.args.revision, &self.args.system_namespace);
+        Some(Duties {
+            client: cluster.connection.client.clone(),
             roots: Arc::clone(&self.roots),
-            tls: Arc::clone(tls),
-        }
+            metrics: Arc::clone(&self.metrics),
+            webhooks: WebhookConfigs::of(revision, namespace),
+        })
     }
 }
 
-struct RootKeeper {
-    authority: Arc<CertificateAuthority>,
-    roots: Arc<RootBundle>,
-    tls: Arc<ServerTls>,
-}
-
-impl RootKeeper {
-    fn look(&self) -> anyhow::Result<()> {
-        if self.authority.rotate_if_due(SystemTime::now())? {
-            self.roots.write()?;
-            self.tls.renew()?;
-        }
-        Ok(())
-    }
-}
-
-/// Renews the root when it is due; looks once an hour.
-async fn keep_root(keeper: RootKeeper) {
-    let keeper = Arc::new(keeper);
-    loop {
-        let looking = Arc::clone(&keeper);
-        let looked = tokio::task::spawn_blocking(move || looking.look()).await;
-        if !matches!(looked, Ok(Ok(()))) {
-            error!(outcome = ?looked, "root not renewed");
-        }
-        tokio::time::sleep(ROOT_CHECK).await;
-    }
+/// The authority, and where its root is kept.
+async fn authority(
+    args: &Args,
+    source: &Source,
+) -> anyhow::Result<(Arc<CertificateAuthority>, Keeping)> {
+    std::fs::create_dir_all(&args.state_dir)
+        .with_context(|| format!("state directory {}", args.state_dir.display()))?;
+    let secret = source.cluster().map(|cluster| {
+        let client = cluster.connection.client.clone();
+        RootSecret::new(client, &args.system_namespace, ROOT_SECRET)
+    });
+    let choice = Choice {
+        ca_dir: args.ca_dir.as_deref(),
+        state_dir: &args.state_dir,
+        secret,
+        trust_domain: &args.trust_domain,
+        lifetimes: args.lifetimes(),
+    };
+    let Chosen { authority, keeping } = choice.open().await.context("certificate authority")?;
+    Ok((authority, keeping))
 }
 
 fn grpc_server() -> Server {
@@ -338,6 +395,13 @@ fn grpc_server() -> Server {
         .max_connection_age_grace(CONNECTION_GRACE)
 }
 
+async fn bind_webhook(args: &Args) -> anyhow::Result<Option<TcpListener>> {
+    match args.webhook_address() {
+        Some(address) => bind(address).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
@@ -345,9 +409,11 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 const REPORTS: usize = 64;
+/// Questions of the webhook that wait; more go without an answer.
+const PREVIEWS: usize = 16;
+const ROOT_SECRET: &str = "istio-ca-secret";
 /// A batch may hold a page of pods.
 const CHANGES: usize = 8;
-const ROOT_CHECK: Duration = Duration::from_secs(60 * 60);
 /// What clients send is small.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
