@@ -4,17 +4,23 @@
 //! node agent alike: kube-rs appears in no other crate, so that a new version
 //! of it is one crate's business. What objects mean is the compiler's.
 
+pub mod apply;
 mod client;
+pub mod lease;
+mod metadata;
+mod resource;
 mod review;
 mod root_maps;
 mod root_secret;
 #[cfg(test)]
 mod scripted;
+pub mod status;
 mod watch;
 mod webhooks;
 
 pub use client::{ConnectError, Connection, connect};
 pub use kube::Client;
+pub use metadata::{Seen, Watched, watch_metadata};
 pub use review::{ReviewError, ReviewLimits, Reviewed, ReviewedPod, TokenReviewer, Unavailable};
 pub use root_maps::{Discovers, Published, RootMapObserver, keep_root_maps};
 pub use root_secret::{KeptRoot, RootSecret, SecretError};

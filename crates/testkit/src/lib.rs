@@ -4,6 +4,7 @@
 //! Stands in for what surrounds the mesh (kubelet, kube-proxy, token issuer),
 //! never for the mesh itself. A development dependency only.
 
+pub mod apiserver;
 pub mod capture;
 pub mod client;
 pub mod net;
