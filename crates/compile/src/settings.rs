@@ -19,6 +19,8 @@ pub struct Settings {
     pub trust_domain: Option<Arc<str>>,
     /// Send policies that are marked as dry runs (`AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY`).
     pub dry_run_policies: bool,
+    /// What waypoints run, unless their Gateway says otherwise (`ambit.mesh/waypoint-image`).
+    pub waypoint_image: Arc<str>,
     /// A service whose waypoint can't serve is reached without it, as with upstream (ADR 0011); off by default. The
     /// mesh configuration's `defaultConfig.proxyMetadata.AMBIT_WAYPOINT_BYPASS`, `allow` or `deny`, wins.
     pub waypoint_bypass: bool,
@@ -36,6 +38,7 @@ impl Default for Settings {
             revision: "default".into(),
             trust_domain: None,
             dry_run_policies: false,
+            waypoint_image: "ambit/waypoint:dev".into(),
             waypoint_bypass: false,
             redirection_annotations: false,
         }

@@ -43,7 +43,7 @@ pub use object::{BrokenPolicy, Object, Reach};
 pub use origin::{FieldLines, Located, Origin};
 pub use problem::{Code, Problem, Severity};
 pub use providers::*;
-pub use reader::{Loaded, Unread, read_manifest};
+pub use reader::{Loaded, Unread, read_manifest, read_yaml};
 pub use scalar::{Percent, ProtoDuration, StringMatch, Weight};
 pub use smi::*;
 

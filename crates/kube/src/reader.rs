@@ -48,6 +48,15 @@ pub struct Unread {
     pub origin: Origin,
 }
 
+/// Reads a text in an object that is YAML by itself, within the bounds of a manifest.
+///
+/// # Errors
+/// It isn't YAML, or too much of it; in the parser's words, on one line.
+pub fn read_yaml(text: &str) -> Result<Value, String> {
+    let node = tree::Node::parse(text).map_err(|malformed| malformed.why)?;
+    Ok(node.to_value())
+}
+
 /// Reads every document of a manifest: YAML or JSON, `List`s unrolled, in the order of the file.
 ///
 /// Never fails: what can't be read is in [`Loaded::problems`], and the rest of the file is read all the same.

@@ -14,7 +14,7 @@ use crate::codes;
 use crate::input::{ServiceEntry, Visibility};
 use crate::output::{AddressResource, Diagnostic};
 use crate::outputs::Output;
-use crate::status::{Condition, Generation, Status, kind, reason};
+use crate::status::{Condition, Status, kind, reason};
 use crate::store::Store;
 use crate::view::View;
 use crate::waypoint;
@@ -49,7 +49,7 @@ pub(super) fn workloads(view: &View<'_>, about: About<'_, ServiceEntry>) -> Outp
     }
     let (bound, told) = waypoint::service_status(view, &about, &hosts);
     diagnostics.extend(told);
-    let visibility = visibility(store, &key.namespace, entry);
+    let visibility = visibility(store, &key.namespace);
     Output {
         addresses: addresses
             .into_iter()
@@ -133,7 +133,7 @@ fn entry_diagnostics(store: &Store, about: &About<'_, ServiceEntry>) -> Vec<Diag
     told
 }
 
-fn visibility(store: &Store, namespace: &str, entry: &ServiceEntry) -> Option<Condition> {
+fn visibility(store: &Store, namespace: &str) -> Option<Condition> {
     if !store.mesh.restricts_visibility() {
         return None;
     }
@@ -143,9 +143,6 @@ fn visibility(store: &Store, namespace: &str, entry: &ServiceEntry) -> Option<Co
         Visibility::Hidden => "visible to nobody",
     };
     let condition = Condition::new(kind::VISIBILITY_APPLIED, true, reason::APPLIED);
-    Some(
-        condition
-            .message(message)
-            .observed(entry.generation.map(Generation::Text)),
-    )
+    // Without a generation: what is said depends on labels and namespaces too, which don't count.
+    Some(condition.message(message))
 }

@@ -65,7 +65,6 @@ pub(crate) struct ServiceEntry {
     pub(crate) labels: Labels,
     pub(crate) distribution: Option<Distribution>,
     pub(crate) age: Age,
-    pub(crate) generation: Option<i64>,
     pub(crate) hints: Hints,
 }
 
@@ -122,7 +121,6 @@ impl ServiceEntry {
             labels: Labels::new(meta.labels.as_ref()),
             distribution: Distribution::of_annotation(meta.annotations.as_ref()),
             age: Age::of(meta),
-            generation: meta.generation,
             hints: Hints::of(meta),
         }
     }

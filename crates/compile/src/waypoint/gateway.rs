@@ -25,6 +25,8 @@ pub(crate) struct WaypointFact {
     pub(crate) accounts: BTreeSet<Arc<str>>,
     /// Its Service has an address and one of its pods is ready; or its status has an address.
     pub(crate) ready: bool,
+    /// Its Service has an address and one of its pods is ready, now.
+    pub(crate) serving: bool,
     /// It was ready since its Gateway exists: matters only where going round it is allowed.
     pub(crate) served: bool,
     /// PROXY protocol, at this port where one is given.
@@ -90,7 +92,8 @@ pub(crate) fn fact(
     let service = gateway.service_name(&at.name);
     let instances = Instances::of(view, at);
     let address_of_service = view.has_address(&at.namespace, service);
-    let ready = addressed.is_some() || (ours && address_of_service && instances.ready);
+    let serving = ours && address_of_service && instances.ready;
+    let ready = addressed.is_some() || serving;
     let mut accounts = instances.accounts;
     if ours {
         accounts.insert(gateway.account(&at.name).into());
@@ -104,6 +107,7 @@ pub(crate) fn fact(
             .unwrap_or_else(|| Destination::Hostname(view.store.hostname(&at.namespace, service))),
         accounts,
         ready,
+        serving,
         served: ready || before.is_some_and(|before| before.served),
         inbound,
         for_account,

@@ -8,6 +8,7 @@ use ambit_types::NamespacedName;
 
 use super::binding::{Ask, Asker, Binding, Canary, Level, Outcome, USE_WAYPOINT, asked, bind};
 use super::gateway::{CONTROLLER, Destination, HBONE_PORT, WaypointFact, is_waypoint_class};
+use super::render;
 use super::service::bypass;
 use crate::about::About;
 use crate::codes;
@@ -254,18 +255,20 @@ pub(super) fn gateway(view: &View<'_>, key: &ObjectKey, object: &Gateway) -> Out
         Destination::Address(ip) => ip.to_string(),
     };
     let valid = input.listeners.iter().all(usable);
-    let accepted = if valid {
-        Condition::new(kind::ACCEPTED, true, "Accepted").message("Resource accepted")
-    } else {
-        Condition::new(kind::ACCEPTED, false, "ListenersNotValid")
-            .message("a listener isn't HBONE on port 15008")
+    let accepted = match render::check(view, object) {
+        _ if !valid => Condition::new(kind::ACCEPTED, false, "ListenersNotValid")
+            .message("a listener isn't HBONE on port 15008"),
+        Err(unusable) => {
+            Condition::new(kind::ACCEPTED, false, "InvalidParameters").message(unusable.0)
+        }
+        Ok(()) => Condition::new(kind::ACCEPTED, true, "Accepted").message("Resource accepted"),
     };
-    let programmed = if fact.ready {
+    let programmed = if fact.serving {
         Condition::new(kind::PROGRAMMED, true, "Programmed").message(format!(
             "Resource programmed, assigned to service(s) {service}:15008"
         ))
     } else {
-        Condition::new(kind::PROGRAMMED, false, "AddressNotUsable").message(format!(
+        Condition::new(kind::PROGRAMMED, false, "AddressNotAssigned").message(format!(
             "Failed to assign to any requested addresses: no instances found for hostname \"{service}\""
         ))
     };

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use ambit_kube::core::ObjectMeta;
 use ambit_kube::gateway::Gateway;
 use ambit_kube::k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
+use ambit_kube::k8s_openapi::api::autoscaling::v2::{
+    CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec,
+};
 use ambit_kube::k8s_openapi::api::core::v1::{
     PodTemplateSpec, Service, ServiceAccount, ServicePort, ServiceSpec,
 };
@@ -12,7 +15,9 @@ use ambit_kube::k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptio
 use ambit_kube::k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use ambit_kube::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use ambit_kube::{Kind, Object, ObjectKey};
+use ambit_types::NamespacedName;
 
+use super::parameters::{Overlays, Unusable};
 use super::{Rendered, pod};
 use crate::input::Gateway as Input;
 use crate::view::View;
@@ -20,13 +25,17 @@ use crate::waypoint::GATEWAY_NAME;
 use crate::waypoint::gateway::WaypointFact;
 use crate::waypoint::service::MANAGED;
 
-/// The objects of a waypoint; none where its Gateway names addresses of its own, or several.
+/// The objects of a waypoint; none where its Gateway names addresses of its own, or several, where another
+/// controller has taken it over, and where its parameters can't be used: what runs then runs on.
 pub(super) fn waypoint_objects(view: &View<'_>, fact: &WaypointFact) -> Option<Rendered> {
     let at = &fact.gateway;
     let key = ObjectKey::new(Kind::Gateway, &*at.namespace, &*at.name);
     let Object::Gateway(gateway) = &view.raw(&key)?.object else {
         return None;
     };
+    if is_taken_over(gateway) {
+        return None;
+    }
     let asked = gateway.spec.addresses.as_deref().unwrap_or_default();
     let by_ip = |kind: Option<&str>| matches!(kind, None | Some("" | "IPAddress"));
     let ours = match asked {
@@ -49,21 +58,23 @@ pub(super) fn waypoint_objects(view: &View<'_>, fact: &WaypointFact) -> Option<R
         cluster_domain: view.store.settings.cluster_domain.to_string(),
         system_namespace: view.store.settings.system_namespace.to_string(),
         revision: view.store.settings.revision.to_string(),
+        image: view.store.settings.waypoint_image.to_string(),
     };
-    let service_account = ServiceAccount {
-        metadata: ObjectMeta {
-            name: Some(plan.account.clone()),
-            ..plan.metadata()
-        },
-        ..ServiceAccount::default()
-    };
-    Some(Rendered {
-        gateway: at.clone(),
-        service_account,
-        deployment: plan.deployment(),
-        service: plan.service(&input),
-        disruption_budget: plan.disruption_budget(),
-    })
+    let overlays = Overlays::of(view, gateway).ok()?;
+    plan.rendered(at.clone(), &input, &overlays).ok()
+}
+
+/// Whether what runs for a Gateway can be made of its parameters.
+pub(in crate::waypoint) fn check(view: &View<'_>, gateway: &Gateway) -> Result<(), Unusable> {
+    Overlays::of(view, gateway).map(drop)
+}
+
+/// The version of the controller that is in charge, where one has said so: a later one, or one that nobody knows,
+/// isn't us.
+fn is_taken_over(gateway: &Gateway) -> bool {
+    let annotations = gateway.metadata.annotations.as_ref();
+    let version = annotations.and_then(|all| all.get("gateway.istio.io/controller-version"));
+    version.is_some_and(|version| !version.parse().is_ok_and(|version: u32| version <= VERSION))
 }
 
 /// What the objects are made of.
@@ -78,9 +89,74 @@ pub(super) struct Plan<'a> {
     pub(super) cluster_domain: String,
     pub(super) system_namespace: String,
     pub(super) revision: String,
+    pub(super) image: String,
 }
 
 impl Plan<'_> {
+    fn rendered(
+        &self,
+        gateway: NamespacedName,
+        input: &Input,
+        overlays: &Overlays,
+    ) -> Result<Rendered, Unusable> {
+        let service_account = ServiceAccount {
+            metadata: ObjectMeta {
+                name: Some(self.account.clone()),
+                ..self.metadata()
+            },
+            ..ServiceAccount::default()
+        };
+        let (budget, scaler) = (overlays.budget(), overlays.scaler());
+        let budget = budget
+            .then(|| self.budget())
+            .or_else(|| self.asked_budget());
+        let mut deployment = self.deployment();
+        if scaler && let Some(spec) = &mut deployment.spec {
+            // The scaler's to say.
+            spec.replicas = None;
+        }
+        Ok(Rendered {
+            gateway,
+            service_account: overlays.account(service_account)?,
+            deployment: overlays.deployment(deployment)?,
+            service: overlays.service(self.service(input))?,
+            disruption_budget: budget.map(|of| overlays.disruption(of)).transpose()?,
+            autoscaler: scaler
+                .then(|| overlays.autoscaler(self.scaler()))
+                .transpose()?,
+        })
+    }
+
+    /// Where the control plane is called.
+    pub(super) fn istiod(&self) -> String {
+        match &*self.revision {
+            "" | "default" => "istiod".to_owned(),
+            revision => format!("istiod-{revision}"),
+        }
+    }
+
+    fn scaler(&self) -> HorizontalPodAutoscaler {
+        HorizontalPodAutoscaler {
+            metadata: self.metadata(),
+            spec: Some(HorizontalPodAutoscalerSpec {
+                scale_target_ref: CrossVersionObjectReference {
+                    api_version: Some("apps/v1".to_owned()),
+                    kind: "Deployment".to_owned(),
+                    name: self.name.clone(),
+                },
+                max_replicas: 1,
+                ..HorizontalPodAutoscalerSpec::default()
+            }),
+            ..HorizontalPodAutoscaler::default()
+        }
+    }
+
+    fn replicas(&self) -> Option<i32> {
+        let annotations = self.gateway.metadata.annotations.as_ref();
+        let wanted = annotations.and_then(|annotations| annotations.get(REPLICAS))?;
+        wanted.parse().ok().filter(|replicas| *replicas >= 0)
+    }
+
     pub(super) fn gateway_name(&self) -> String {
         self.gateway.metadata.name.clone().unwrap_or_default()
     }
@@ -152,6 +228,7 @@ impl Plan<'_> {
         Deployment {
             metadata: self.metadata(),
             spec: Some(DeploymentSpec {
+                replicas: self.replicas(),
                 selector: self.selector(),
                 template: self.template(),
                 ..DeploymentSpec::default()
@@ -223,22 +300,32 @@ impl Plan<'_> {
         }
     }
 
-    /// One pod stays; only for who scales the Deployment, as upstream renders none by itself.
-    fn disruption_budget(&self) -> Option<PodDisruptionBudget> {
-        let wanted = self.gateway.metadata.annotations.as_ref();
-        let wanted = wanted.and_then(|annotations| annotations.get(REPLICAS))?;
-        (wanted.parse::<u32>().ok()? > 1).then(|| PodDisruptionBudget {
-            metadata: self.metadata(),
+    /// One pod stays, where more than one is asked for.
+    fn asked_budget(&self) -> Option<PodDisruptionBudget> {
+        (self.replicas()? > 1).then(|| PodDisruptionBudget {
             spec: Some(PodDisruptionBudgetSpec {
                 min_available: Some(IntOrString::Int(1)),
                 selector: Some(self.selector()),
                 ..PodDisruptionBudgetSpec::default()
             }),
-            ..PodDisruptionBudget::default()
+            ..self.budget()
         })
+    }
+
+    fn budget(&self) -> PodDisruptionBudget {
+        PodDisruptionBudget {
+            metadata: self.metadata(),
+            spec: Some(PodDisruptionBudgetSpec {
+                selector: Some(self.selector()),
+                ..PodDisruptionBudgetSpec::default()
+            }),
+            ..PodDisruptionBudget::default()
+        }
     }
 }
 
+/// Of the controller, as others count.
+const VERSION: u32 = 5;
 /// How many pods; absent leaves it to whoever scales the Deployment.
 pub(super) const REPLICAS: &str = "ambit.mesh/replicas";
 

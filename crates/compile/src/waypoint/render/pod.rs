@@ -2,8 +2,8 @@
 
 use ambit_kube::core::IntOrString;
 use ambit_kube::k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource,
-    HTTPGetAction, ObjectFieldSelector, PodSpec, Probe, ProjectedVolumeSource,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+    EnvVarSource, HTTPGetAction, ObjectFieldSelector, PodSpec, Probe, ProjectedVolumeSource,
     ResourceFieldSelector, ResourceRequirements, SeccompProfile, SecurityContext,
     ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
@@ -14,7 +14,7 @@ use super::deployment::Plan;
 pub(super) fn spec(plan: &Plan<'_>) -> PodSpec {
     PodSpec {
         service_account_name: Some(plan.account.clone()),
-        termination_grace_period_seconds: Some(30),
+        termination_grace_period_seconds: Some(GRACE),
         containers: vec![container(plan)],
         volumes: Some(volumes()),
         ..PodSpec::default()
@@ -26,7 +26,7 @@ fn container(plan: &Plan<'_>) -> Container {
     let image = annotations.and_then(|annotations| annotations.get(IMAGE));
     Container {
         name: "istio-proxy".to_owned(),
-        image: Some(image.map_or(DEFAULT_IMAGE, String::as_str).to_owned()),
+        image: Some(image.map_or(&*plan.image, String::as_str).to_owned()),
         args: Some(vec!["proxy".to_owned(), "waypoint".to_owned()]),
         env: Some(environment(plan)),
         ports: Some(vec![port("metrics", 15020), port("status-port", 15021)]),
@@ -63,13 +63,20 @@ fn container(plan: &Plan<'_>) -> Container {
         volume_mounts: Some(vec![
             mount("istiod-ca-cert", "/var/run/secrets/istio"),
             mount("istio-token", "/var/run/secrets/tokens"),
+            // The root file system can't be written to.
+            mount("ambit-run", "/var/run/ambit"),
         ]),
         ..Container::default()
     }
 }
 
 fn environment(plan: &Plan<'_>) -> Vec<EnvVar> {
-    let control_plane = format!("https://istiod.{}.svc:15012", plan.system_namespace);
+    let control_plane = format!(
+        "https://{}.{}.svc:15012",
+        plan.istiod(),
+        plan.system_namespace
+    );
+    let grace = GRACE.to_string();
     let fields = [
         ("POD_NAME", "metadata.name"),
         ("POD_NAMESPACE", "metadata.namespace"),
@@ -87,6 +94,8 @@ fn environment(plan: &Plan<'_>) -> Vec<EnvVar> {
         ("XDS_ROOT_CA", "/var/run/secrets/istio/root-cert.pem"),
         ("CA_ROOT_CA", "/var/run/secrets/istio/root-cert.pem"),
         ("AUTH_TOKEN", "/var/run/secrets/tokens/istio-token"),
+        ("AMBIT_TAP_TOKEN_FILE", "/var/run/ambit/tap-token"),
+        ("TERMINATION_GRACE_PERIOD_SECONDS", &*grace),
     ];
     let fields = fields.into_iter().map(|(name, path)| EnvVar {
         name: name.to_owned(),
@@ -121,6 +130,11 @@ fn environment(plan: &Plan<'_>) -> Vec<EnvVar> {
 
 fn volumes() -> Vec<Volume> {
     vec![
+        Volume {
+            name: "ambit-run".to_owned(),
+            empty_dir: Some(EmptyDirVolumeSource::default()),
+            ..Volume::default()
+        },
         Volume {
             name: "istiod-ca-cert".to_owned(),
             config_map: Some(ConfigMapVolumeSource {
@@ -190,5 +204,6 @@ fn mount(name: &str, path: &str) -> VolumeMount {
 }
 
 /// Which image runs, as an annotation of the Gateway.
+/// Seconds that open work has at the end.
+const GRACE: i64 = 30;
 const IMAGE: &str = "ambit.mesh/waypoint-image";
-const DEFAULT_IMAGE: &str = "ambit/waypoint";
