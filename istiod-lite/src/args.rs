@@ -9,6 +9,8 @@ use ambit_runtime::parse_duration;
 use ambit_types::{DEFAULT_TRUST_DOMAIN, NamespacedName};
 use clap::Parser;
 
+use crate::writer_args::WriterArgs;
+
 /// The control plane of an ambient mesh: configuration and certificates from
 /// a Kubernetes cluster, or from a directory of manifests.
 #[derive(Debug, Clone, Parser)]
@@ -119,6 +121,9 @@ pub struct Args {
     /// Further server names of the certificate; may be repeated.
     #[arg(long, value_name = "NAME")]
     pub server_name: Vec<String>,
+    /// What is written to a cluster.
+    #[command(flatten)]
+    pub writing: WriterArgs,
 }
 
 impl Args {

@@ -32,6 +32,7 @@ use crate::redirection::{self, NotCounted, Redirections};
 use crate::roots::RootBundle;
 use crate::waypoints::Waypoints;
 use crate::webhook::Preview;
+use crate::writers::Writers;
 
 /// The types that are served, in the order of delivery (design D5).
 pub(crate) fn types() -> impl Iterator<Item = &'static str> {
@@ -59,6 +60,8 @@ pub(crate) struct Configuration {
     pub(crate) stale_page: Option<Instant>,
     /// What runs for waypoints.
     pub(crate) waypoints: Waypoints,
+    /// Who writes to the cluster, if there is one.
+    pub(crate) writers: Option<Writers>,
     /// What is counted.
     pub(crate) metrics: Arc<ControlMetrics>,
     /// Ready after the first publication.
@@ -131,6 +134,9 @@ impl Configuration {
                         self.redirections.forget_unknown(&self.directory);
                         self.flush(std::mem::take(&mut gathered), &mut pace).await;
                         self.show(&mut showing);
+                        if let Some(writers) = &self.writers {
+                            writers.start();
+                        }
                         self.ready.ready();
                         self.roots.settle();
                     }
@@ -170,6 +176,9 @@ impl Configuration {
     /// roots may have changed.
     fn learn(&mut self, changes: &[Change]) -> bool {
         let gone = self.directory.learn(changes);
+        if let Some(writers) = &self.writers {
+            writers.learn(changes);
+        }
         self.redirections.learn(changes);
         self.redirections.forget(&gone);
         for change in changes {
@@ -231,6 +240,9 @@ impl Configuration {
             wanted.set(self.compiler.wanted());
         }
         self.waypoints.learn(&delta.rendered);
+        if let Some(writers) = &self.writers {
+            writers.compiled(&delta);
+        }
         let published = self.publisher.publish(batch(delta));
         self.page.learn(published.version, statuses);
         for answer in gathered.reports {

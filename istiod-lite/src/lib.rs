@@ -17,12 +17,14 @@
 //! of an impersonated identity is compared, and pods that have ended don't
 //! count for impersonation.
 
+mod allocation;
 mod args;
 mod audience;
 mod authority;
 mod callers;
 mod certificates;
 mod configuration;
+mod deployer;
 mod directory;
 mod duties;
 mod enrolment;
@@ -35,15 +37,21 @@ mod node_caller;
 mod pace;
 mod page;
 mod redirection;
+mod revisions;
 mod roots;
 mod server;
 mod source;
+mod statuses;
 mod watching;
 mod waypoints;
 mod webhook;
+mod write_metrics;
+mod writer_args;
+mod writers;
 
 pub use args::Args;
 pub use server::ControlPlane;
+pub use writer_args::WriterArgs;
 
 use std::time::Duration;
 

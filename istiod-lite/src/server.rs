@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use ambit_authn::TokenVerifier;
 use ambit_ca::CertificateAuthority;
+use ambit_cluster::lease::{RELEASE, Timing};
 use ambit_cluster::{ReviewLimits, RootSecret, TokenReviewer, WebhookConfigs};
 use ambit_compile::{Compiler, Settings};
 use ambit_proto::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 use ambit_proto::enrolment::enrolment_server::EnrolmentServer;
-use ambit_runtime::{Readiness, Scope};
+use ambit_runtime::{CancellationToken, Readiness, Scope};
 use ambit_telemetry::{Metrics, http as telemetry_http};
 use ambit_types::NamespacedName;
 use ambit_xds::{AdsServer, Publisher};
@@ -38,6 +39,8 @@ use crate::roots::RootBundle;
 use crate::source::{Cluster, Source};
 use crate::waypoints::Waypoints;
 use crate::webhook::{self, Preview, Webhook};
+use crate::write_metrics::WriteMetrics;
+use crate::writers::{Setting, Writers};
 
 /// A control plane that runs.
 pub struct ControlPlane {
@@ -50,6 +53,8 @@ pub struct ControlPlane {
     active: Scope,
     /// Connections that are open.
     connections: Scope,
+    /// What is written to a cluster.
+    writing: Option<Scope>,
 }
 
 /// What the parts share.
@@ -81,6 +86,7 @@ impl ControlPlane {
         let mut registry = Metrics::new();
         let source = Source::open(&args).await?;
         let watching = source.watching(&mut registry);
+        let writing = Arc::new(WriteMetrics::register(&mut registry));
         let (authority, keeping) = authority(&args, &source).await?;
         let metrics = ControlMetrics::register(&mut registry);
         let parts = Parts::load(args, source, authority, metrics)?;
@@ -93,12 +99,14 @@ impl ControlPlane {
         let scope = Scope::new("control plane");
         let active = scope.child("active");
         let connections = scope.child("connections");
+        let writing = parts.writing(writing, &scope.child("writing"), active.token());
         let streams = parts.discovery(&active);
         let (reports, reported) = mpsc::channel(REPORTS);
         let (objects, changes) = mpsc::channel(CHANGES);
         parts.source.run(&active, objects);
+        let (writing, writers) = writing.unzip();
         let (asks, previews) = mpsc::channel(PREVIEWS);
-        let configuration = parts.configuration(redirections, &readiness, previews);
+        let configuration = parts.configuration(redirections, &readiness, previews, writers);
         active.spawn("configuration", configuration.run(changes, reported));
         let judge = webhook.map(|listener| (listener, asks));
         parts.start_beside(keeping, &tls, judge, &active);
@@ -146,6 +154,7 @@ impl ControlPlane {
             scope,
             active,
             connections,
+            writing,
         })
     }
 
@@ -173,6 +182,10 @@ impl ControlPlane {
     /// connection is told to go elsewhere; what is left at the deadline is cut.
     pub async fn finish(self, deadline: Duration) {
         self.active.cancel();
+        if let Some(writing) = self.writing {
+            // Leases are given back.
+            writing.finish(deadline.min(RELEASE)).await;
+        }
         let cut = self.connections.finish(deadline).await;
         if cut > 0 {
             warn!("connections cut at the deadline");
@@ -254,12 +267,39 @@ impl Parts {
         )
     }
 
+    /// Writing to the cluster, if there is one, and the scope that it ends in.
+    fn writing(
+        &self,
+        metrics: Arc<WriteMetrics>,
+        scope: &Scope,
+        stop: CancellationToken,
+    ) -> Option<(Scope, Writers)> {
+        let cluster = self.source.cluster()?;
+        let args = &self.args.writing;
+        let writers = Writers::new(Setting {
+            client: cluster.connection.client.clone(),
+            namespace: self.args.system_namespace.clone(),
+            identity: args.identity(),
+            revision: self.args.revision.clone(),
+            elections: args.leader_election,
+            timing: Timing::default(),
+            statuses: args.write_statuses,
+            ranges: args.ranges(),
+            waypoints: self.waypoints.clone(),
+            metrics,
+            scope: scope.clone(),
+            stop,
+        });
+        Some((scope.clone(), writers))
+    }
+
     fn settings(&self) -> Settings {
         Settings {
             cluster_id: self.args.cluster_id.as_str().into(),
             trust_domain: Some(Arc::clone(&self.trust_domain)),
             revision: self.args.revision.as_str().into(),
             system_namespace: self.args.system_namespace.as_str().into(),
+            waypoint_image: self.args.writing.waypoint_image.as_str().into(),
             redirection_annotations: self.source.cluster().is_some(),
             ..Settings::default()
         }
@@ -270,6 +310,7 @@ impl Parts {
         redirections: Redirections,
         readiness: &Readiness,
         previews: mpsc::Receiver<Preview>,
+        writers: Option<Writers>,
     ) -> Configuration {
         Configuration {
             compiler: Compiler::new(self.settings()),
@@ -282,6 +323,7 @@ impl Parts {
             page: self.page.clone(),
             stale_page: None,
             waypoints: self.waypoints.clone(),
+            writers,
             metrics: Arc::clone(&self.metrics),
             ready: readiness.register("configuration"),
         }

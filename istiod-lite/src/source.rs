@@ -18,7 +18,7 @@ pub(crate) enum Source {
     /// Manifests.
     Directory(PathBuf),
     /// A Kubernetes API.
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 /// A cluster, and what of it is read.
@@ -48,10 +48,10 @@ impl Source {
             shared_mesh_config: args.shared_mesh_config.as_deref().map(Into::into),
             timing: Timing::default(),
         };
-        Ok(Self::Cluster(Cluster {
+        Ok(Self::Cluster(Box::new(Cluster {
             objects: ApiSource::new(connection.client.clone(), watched),
             connection,
-        }))
+        })))
     }
 
     /// Starts to send changes.

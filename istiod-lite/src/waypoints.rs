@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use ambit_compile::Rendered;
 use ambit_kube::k8s_openapi::api::apps::v1::Deployment;
+use ambit_kube::k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use ambit_kube::k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use ambit_kube::k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use arc_swap::ArcSwap;
@@ -27,6 +28,8 @@ pub(crate) struct Shown {
     service: Service,
     #[serde(skip_serializing_if = "Option::is_none")]
     disruption_budget: Option<PodDisruptionBudget>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    autoscaler: Option<HorizontalPodAutoscaler>,
 }
 
 impl Waypoints {
@@ -45,6 +48,16 @@ impl Waypoints {
         self.0.store(Arc::new(all));
     }
 
+    /// One of them, by `namespace/gateway`.
+    pub(crate) fn get(&self, gateway: &str) -> Option<Arc<Rendered>> {
+        self.0.load().get(gateway).cloned()
+    }
+
+    /// The Gateways, `namespace/gateway`.
+    pub(crate) fn names(&self) -> Vec<Arc<str>> {
+        self.0.load().keys().cloned().collect()
+    }
+
     /// All of them, by the name of their Gateway.
     pub(crate) fn all(&self) -> Vec<Shown> {
         let all = self.0.load();
@@ -54,6 +67,7 @@ impl Waypoints {
             deployment: rendered.deployment.clone(),
             service: rendered.service.clone(),
             disruption_budget: rendered.disruption_budget.clone(),
+            autoscaler: rendered.autoscaler.clone(),
         });
         shown.collect()
     }
