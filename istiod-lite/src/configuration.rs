@@ -241,7 +241,7 @@ impl Configuration {
         }
         self.waypoints.learn(&delta.rendered);
         if let Some(writers) = &self.writers {
-            writers.compiled(&delta);
+            writers.compiled(&statuses, &delta.rendered);
         }
         let published = self.publisher.publish(batch(delta));
         self.page.learn(published.version, statuses);

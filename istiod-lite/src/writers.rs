@@ -5,14 +5,14 @@
 //! knows the whole configuration. What is written is decided elsewhere: statuses and objects by the compiler,
 //! addresses by [`Allocation`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ambit_cluster::Client;
 use ambit_cluster::lease::{self, Leadership, Lock, Timing, elect};
 use ambit_cluster::status::{Form, StatusWriter, Wanted};
-use ambit_compile::{Delta, Status};
+use ambit_compile::{Rendered, Status};
 use ambit_kube::{Change, Kind, ObjectKey};
 use ambit_runtime::{Backoff, CancellationToken, Scope};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -132,20 +132,24 @@ impl Writers {
     }
 
     /// Takes what has come of it.
-    pub(crate) fn compiled(&self, delta: &Delta) {
+    pub(crate) fn compiled(
+        &self,
+        statuses: &BTreeMap<ObjectKey, Option<Arc<Status>>>,
+        rendered: &BTreeMap<Arc<str>, Option<Arc<Rendered>>>,
+    ) {
         let shared = &self.0;
         let mut said = shared.said.lock();
-        for (key, status) in &delta.statuses {
+        for (key, status) in statuses {
             match status {
                 Some(status) => said.insert(key.clone(), Arc::clone(status)),
                 None => said.remove(key),
             };
         }
         drop(said);
-        for key in delta.statuses.keys() {
+        for key in statuses.keys() {
             shared.say(key);
         }
-        shared.pending.mark(delta.rendered.keys().cloned());
+        shared.pending.mark(rendered.keys().cloned());
     }
 
     /// The whole configuration is known: begins to compete for leases.

@@ -136,7 +136,7 @@ impl Replica {
         writers.learn(&changes);
         let delta = compiler.apply(changes);
         waypoints.learn(&delta.rendered);
-        writers.compiled(&delta);
+        writers.compiled(&delta.statuses, &delta.rendered);
         writers.start();
         Self {
             scope,
