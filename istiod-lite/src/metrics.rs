@@ -8,9 +8,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ambit_kube::Kind;
-use ambit_proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE, WORKLOAD_TYPE, waypoint};
 use ambit_telemetry::Metrics;
-use ambit_xds::{NodeInfo, Published, ServerObserver};
+use ambit_xds::Published;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -19,6 +18,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use crate::names::Names;
 
 mod duties;
+mod streams;
+
+use streams::type_label;
 
 type Grows = Gauge;
 type Seconds = Gauge<f64, AtomicU64>;
@@ -311,35 +313,6 @@ impl ControlMetrics {
         to.register(name, help, self.chain_expiry_in.clone());
     }
 
-    fn register_webhook(&self, to: &mut Metrics) {
-        let name = "galley_validation_passed";
-        to.register(name, "Objects let in", self.validated.clone());
-        let name = "galley_validation_failed";
-        to.register(name, "Objects refused", self.refused.clone());
-        let name = "galley_validation_http_error";
-        let help = "Admission requests that were not answered with a verdict";
-        to.register(name, help, self.validation_errors.clone());
-        let name = "galley_validation_config_updates";
-        to.register(
-            name,
-            "Webhook configurations written",
-            self.config_updates.clone(),
-        );
-        let name = "galley_validation_config_update_error";
-        let help = "Webhook configurations not written";
-        to.register(name, help, self.config_update_errors.clone());
-        let name = "webhook_patch_attempts_total";
-        to.register(
-            name,
-            "Patches of webhook configurations",
-            self.patches.clone(),
-        );
-        let name = "webhook_patch_retries_total";
-        to.register(name, "Patches tried again", self.patch_retries.clone());
-        let name = "webhook_patch_failures_total";
-        to.register(name, "Patches that failed", self.patch_failures.clone());
-    }
-
     /// What upstream doesn't have.
     fn register_own(&self, to: &mut Metrics) {
         let name = "ambit_impersonations";
@@ -522,76 +495,4 @@ impl ControlMetrics {
     pub(crate) fn state_error(&self) {
         self.state_errors.inc();
     }
-}
-
-impl ControlMetrics {
-    /// Node proxies send none (see the contract); what waypoints say is theirs.
-    fn version(&self, node: &NodeInfo) -> VersionLabel {
-        let version = node.metadata("ISTIO_VERSION").unwrap_or_default();
-        VersionLabel {
-            version: self.versions.label(version),
-        }
-    }
-}
-
-impl ServerObserver for ControlMetrics {
-    fn opened(&self, node: &NodeInfo) {
-        self.streams.get_or_create(&self.version(node)).inc();
-    }
-
-    fn closed(&self, node: &NodeInfo) {
-        self.streams.get_or_create(&self.version(node)).dec();
-    }
-
-    fn pushed(&self, type_url: &str, _resources: usize, bytes: usize) {
-        let label = type_label(type_url);
-        self.pushes.get_or_create(&label).inc();
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.push_bytes.get_or_create(&label).observe(bytes.into());
-    }
-
-    fn rejected(&self, _node: &NodeInfo, type_url: &str, resource: &str) {
-        let label = type_label(type_url);
-        self.rejects.get_or_create(&label).inc();
-        let rejected = RejectedLabel {
-            r#type: label.r#type,
-            resource: self.rejected_names.label(resource),
-        };
-        self.rejected.get_or_create(&rejected).inc();
-    }
-
-    fn stale_nonce(&self, type_url: &str) {
-        self.stale_nonces.get_or_create(&type_label(type_url)).inc();
-    }
-
-    fn converged(&self, after: Duration) {
-        self.convergence.observe(after.as_secs_f64());
-    }
-
-    fn write_timeout(&self) {
-        self.write_timeouts.inc();
-    }
-
-    fn fell_behind(&self) {
-        self.behind.inc();
-    }
-}
-
-fn type_label(type_url: &str) -> TypeLabel {
-    let r#type = match type_url {
-        ADDRESS_TYPE => "wds",
-        AUTHORIZATION_TYPE => "wads",
-        WORKLOAD_TYPE => "workload",
-        waypoint::GATEWAY_TYPE => "gateway",
-        waypoint::ENDPOINTS_TYPE => "endpoints",
-        waypoint::BACKEND_TYPE => "backend",
-        waypoint::AUTHENTICATION_TYPE => "authentication",
-        waypoint::WAYPOINT_AUTHORIZATION_TYPE => "authorization",
-        waypoint::RATE_LIMIT_TYPE => "rate_limit",
-        waypoint::ROUTE_TYPE => "route",
-        waypoint::FRONTEND_TYPE => "frontend",
-        waypoint::POD_TYPE => "pod",
-        _ => "other",
-    };
-    TypeLabel { r#type }
 }

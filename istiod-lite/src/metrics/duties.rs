@@ -1,12 +1,43 @@
 //! What is counted of validation, of webhook configurations and of root
 //! ConfigMaps.
 
+use ambit_telemetry::Metrics;
+
 use super::{
     ControlMetrics, NameLabel, PatchFailureLabel, ReasonLabel, RefusedLabel, ResourceLabel,
     StatusLabel,
 };
 
 impl ControlMetrics {
+    pub(super) fn register_webhook(&self, to: &mut Metrics) {
+        let name = "galley_validation_passed";
+        to.register(name, "Objects let in", self.validated.clone());
+        let name = "galley_validation_failed";
+        to.register(name, "Objects refused", self.refused.clone());
+        let name = "galley_validation_http_error";
+        let help = "Admission requests that were not answered with a verdict";
+        to.register(name, help, self.validation_errors.clone());
+        let name = "galley_validation_config_updates";
+        to.register(
+            name,
+            "Webhook configurations written",
+            self.config_updates.clone(),
+        );
+        let name = "galley_validation_config_update_error";
+        let help = "Webhook configurations not written";
+        to.register(name, help, self.config_update_errors.clone());
+        let name = "webhook_patch_attempts_total";
+        to.register(
+            name,
+            "Patches of webhook configurations",
+            self.patches.clone(),
+        );
+        let name = "webhook_patch_retries_total";
+        to.register(name, "Patches tried again", self.patch_retries.clone());
+        let name = "webhook_patch_failures_total";
+        to.register(name, "Patches that failed", self.patch_failures.clone());
+    }
+
     /// An object was judged; `refused` is why it may not go in.
     pub(crate) fn validated(
         &self,
