@@ -104,7 +104,7 @@ impl StatusWriter {
     }
 
     /// Wants something said; what was wanted of the same object by the same manager is forgotten. When more wait
-    /// than [`queue::BOUND`] it isn't taken, and a review follows.
+    /// than 65,536 it isn't taken, and a review follows.
     pub fn want(&self, wanted: Wanted) {
         self.queue.push(wanted);
         self.observer.queued(self.queue.len());
