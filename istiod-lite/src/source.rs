@@ -24,7 +24,6 @@ pub(crate) enum Source {
 /// A cluster, and what of it is read.
 pub(crate) struct Cluster {
     /// For watches, reviews and writes.
-    #[allow(dead_code, reason = "reviews and writes use it")]
     pub(crate) connection: Connection,
     objects: ApiSource,
 }
