@@ -340,3 +340,6 @@ const SETTLE: Duration = Duration::from_millis(100);
 const STARTING: Duration = Duration::from_secs(120);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;
