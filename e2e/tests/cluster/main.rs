@@ -7,6 +7,7 @@
     reason = "only tests are here"
 )]
 
+mod certificates;
 mod control;
 mod nodes;
 mod shop;
