@@ -1,11 +1,16 @@
 //! What a replica does in its cluster besides answering: the root bundle in
 //! every namespace, and the webhook's configurations (`control-plane-contract`
-//! 7.6, 8.3). One replica at a time, the leader, does them.
+//! 7.6, 8.3). The ConfigMaps are the leader's to write; the webhook's
+//! configurations are every replica's, since each revision has its own, and
+//! writing them twice changes nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ambit_cluster::{Client, Discovers, WebhookConfigs, keep_root_maps, keep_webhook_configs};
+use ambit_cluster::lease::Leadership;
+use ambit_cluster::{
+    Client, Discovers, RootMapObserver, WebhookConfigs, keep_root_maps, keep_webhook_configs,
+};
 use ambit_compile::Discovery;
 use ambit_runtime::Scope;
 use tokio::sync::watch;
@@ -17,6 +22,8 @@ use crate::roots::{Published, RootBundle};
 /// What the duties are done with.
 pub(crate) struct Duties {
     pub(crate) client: Client,
+    /// Of `istio-namespace-controller-election`.
+    pub(crate) leader: Leadership,
     pub(crate) roots: Arc<RootBundle>,
     pub(crate) metrics: Arc<ControlMetrics>,
     /// Our revision and namespace.
@@ -28,6 +35,7 @@ impl Duties {
     pub(crate) fn start(self, scope: &Scope) {
         let Self {
             client,
+            leader,
             roots,
             metrics,
             webhooks,
@@ -56,10 +64,12 @@ impl Duties {
             }
         });
         let observer = Arc::clone(&metrics);
-        let maps_client = client.clone();
-        scope.spawn("root configmaps", async move {
-            keep_root_maps(maps_client, published, observer).await;
-        });
+        let of_maps = client.clone();
+        let keep = move || {
+            let observer = Arc::clone(&observer) as Arc<dyn RootMapObserver>;
+            keep_root_maps(of_maps.clone(), published.clone(), observer)
+        };
+        scope.spawn("root configmaps", leader.lead(keep));
         scope.spawn("webhook configurations", async move {
             keep_webhook_configs(client, webhooks, bundles, metrics).await;
         });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ambit_authn::TokenVerifier;
 use ambit_ca::CertificateAuthority;
-use ambit_cluster::lease::{RELEASE, Timing};
+use ambit_cluster::lease::{self, Leadership, Lock, RELEASE, Timing};
 use ambit_cluster::{ReviewLimits, RootSecret, TokenReviewer, WebhookConfigs};
 use ambit_compile::{Compiler, Settings};
 use ambit_proto::auth::istio_certificate_service_server::IstioCertificateServiceServer;
@@ -109,7 +109,7 @@ impl ControlPlane {
         let configuration = parts.configuration(redirections, &readiness, previews, writers);
         active.spawn("configuration", configuration.run(changes, reported));
         let judge = webhook.map(|listener| (listener, asks));
-        parts.start_beside(keeping, &tls, judge, &active);
+        parts.start_beside(keeping, &tls, judge, (&active, writing.as_ref()));
 
         let authenticator = parts.authenticator(tokens);
         let agents = parts.agents(reports, &active);
@@ -366,7 +366,7 @@ impl Parts {
         keeping: Keeping,
         tls: &Arc<ServerTls>,
         webhook: Option<(TcpListener, mpsc::Sender<Preview>)>,
-        scope: &Scope,
+        (scope, writing): (&Scope, Option<&Scope>),
     ) {
         let changed = self.on_new_root(tls);
         let authority = Arc::clone(&self.authority);
@@ -375,7 +375,9 @@ impl Parts {
             let judge = Webhook::new(self.settings(), asks, Arc::clone(&self.metrics));
             webhook::serve(listener, Arc::clone(tls), judge, scope);
         }
-        if let Some(duties) = self.duties() {
+        if let Some(writing) = writing
+            && let Some(duties) = self.duties(writing, scope.token())
+        {
             duties.start(scope);
         }
     }
@@ -392,11 +394,23 @@ impl Parts {
     }
 
     /// What is done in the cluster, where there is one.
-    fn duties(&self) -> Option<Duties> {
+    fn duties(&self, writing: &Scope, stop: CancellationToken) -> Option<Duties> {
         let cluster = self.source.cluster()?;
+        let client = cluster.connection.client.clone();
         let (revision, namespace) = (&self.args.revision, &self.args.system_namespace);
+        let leader = if self.args.writing.leader_election {
+            let lock = Lock {
+                namespace: namespace.clone(),
+                name: lease::name::NAMESPACES.to_owned(),
+                identity: self.args.writing.identity(),
+            };
+            lease::elect(&client, lock, Timing::default(), writing, stop)
+        } else {
+            Leadership::always()
+        };
         Some(Duties {
-            client: cluster.connection.client.clone(),
+            client,
+            leader,
             roots: Arc::clone(&self.roots),
             metrics: Arc::clone(&self.metrics),
             webhooks: WebhookConfigs::of(revision, namespace),

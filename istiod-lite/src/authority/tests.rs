@@ -85,7 +85,7 @@ fn set(server: &ApiServer, changes: &[(&str, &str)]) {
 
 #[tokio::test]
 async fn replicas_that_start_together_have_one_root() {
-    let server = ApiServer::start().await;
+    let server = ApiServer::start().await.unwrap();
     let all = futures::future::join_all((0..4).map(|_| Replica::start(&server))).await;
     let roots: Vec<String> = all
         .iter()
@@ -101,7 +101,7 @@ async fn replicas_that_start_together_have_one_root() {
 
 #[tokio::test]
 async fn a_root_is_rotated_by_one_replica_and_taken_over_by_the_others_without_an_outage() {
-    let server = ApiServer::start().await;
+    let server = ApiServer::start().await.unwrap();
     let (mut a, mut b) = (
         Replica::start(&server).await.unwrap(),
         Replica::start(&server).await.unwrap(),
@@ -152,7 +152,7 @@ fn verify(svid: &Svid, roots: &str) {
 
 #[tokio::test]
 async fn replicas_that_rotate_together_end_with_one_root() {
-    let server = ApiServer::start().await;
+    let server = ApiServer::start().await.unwrap();
     let (mut a, mut b) = (
         Replica::start(&server).await.unwrap(),
         Replica::start(&server).await.unwrap(),
@@ -171,7 +171,7 @@ async fn replicas_that_rotate_together_end_with_one_root() {
 
 #[tokio::test]
 async fn a_deleted_secret_is_put_back_with_the_same_root() {
-    let server = ApiServer::start().await;
+    let server = ApiServer::start().await.unwrap();
     let mut a = Replica::start(&server).await.unwrap();
     let root = data(&server, "ca-cert.pem");
     server.delete(SECRET);
@@ -185,7 +185,7 @@ async fn a_deleted_secret_is_put_back_with_the_same_root() {
 
 #[tokio::test]
 async fn a_corrupted_secret_changes_nothing_and_stops_a_start() {
-    let server = ApiServer::start().await;
+    let server = ApiServer::start().await.unwrap();
     let mut a = Replica::start(&server).await.unwrap();
     let root = a.authority.roots_pem();
     let good = data(&server, "ca-key.pem");
@@ -220,7 +220,7 @@ async fn a_corrupted_secret_changes_nothing_and_stops_a_start() {
 
 #[tokio::test]
 async fn another_key_is_trusted_at_once_and_signed_with_only_when_it_was_announced() {
-    let server = ApiServer::start().await;
+    let server = ApiServer::start().await.unwrap();
     let mut a = Replica::start(&server).await.unwrap();
     let (own, own_key) = (data(&server, "ca-cert.pem"), data(&server, "ca-key.pem"));
     let new = RootPem::make("cluster.local", SystemTime::now()).unwrap();
@@ -274,7 +274,7 @@ async fn another_key_is_trusted_at_once_and_signed_with_only_when_it_was_announc
 
 #[tokio::test]
 async fn an_api_server_that_is_away_delays_a_start_and_a_lost_answer_makes_no_second_root() {
-    let server = ApiServer::start().await;
+    let server = ApiServer::start().await.unwrap();
     let mut left = 3;
     server.trouble(move |verb, path| {
         if !path.contains("/secrets") || left == 0 {
