@@ -334,7 +334,7 @@ fn names(removed: &[Arc<str>]) -> Vec<String> {
 
 fn policy(resource: &AuthorizationResource) -> Update {
     Update {
-        name: resource.name.to_string(),
+        name: Arc::clone(&resource.name),
         version: resource.version.to_string(),
         body: resource.body.clone(),
         ..Update::default()
@@ -343,7 +343,7 @@ fn policy(resource: &AuthorizationResource) -> Update {
 
 fn of_waypoints(resource: &WaypointResource) -> Update {
     Update {
-        name: resource.name.to_string(),
+        name: Arc::clone(&resource.name),
         version: resource.version.to_string(),
         body: resource.body.clone(),
         audience: Some(Arc::clone(&resource.audience)),
@@ -355,15 +355,15 @@ fn address(resource: &AddressResource) -> Update {
     let (groups, home) = match &resource.kind {
         AddressKind::Service => (Vec::new(), None),
         AddressKind::Workload { services, node, .. } => {
-            let home = Some(node.to_string()).filter(|node| !node.is_empty());
-            (services.iter().map(ToString::to_string).collect(), home)
+            let home = Some(Arc::clone(node)).filter(|node| !node.is_empty());
+            (services.to_vec(), home)
         }
     };
     Update {
-        name: resource.name.to_string(),
+        name: Arc::clone(&resource.name),
         version: resource.version.to_string(),
         body: resource.body.clone(),
-        aliases: resource.aliases.iter().map(ToString::to_string).collect(),
+        aliases: resource.aliases.to_vec(),
         groups,
         home,
         audience: None,

@@ -46,7 +46,7 @@ pub struct AddressResource {
     /// The workload's uid, or `namespace/hostname` of a service.
     pub name: ResourceName,
     /// Further keys under which it can be asked for: `network/ip`, `network/ip/length`.
-    pub aliases: Box<[Box<str>]>,
+    pub aliases: Box<[Arc<str>]>,
     /// Changes with the body.
     pub version: Version,
     /// The encoded message.
@@ -78,7 +78,7 @@ impl AddressResource {
             .iter()
             .filter_map(|ip| ip_of(ip))
             .map(|ip| format!("{}/{ip}", message.network).into())
-            .collect::<BTreeSet<Box<str>>>();
+            .collect::<BTreeSet<Arc<str>>>();
         let kind = AddressKind::Workload {
             policies: message
                 .authorization_policies
@@ -113,7 +113,7 @@ impl AddressResource {
                     Some(length) => format!("{network}/{ip}/{length}").into(),
                 })
             })
-            .collect::<BTreeSet<Box<str>>>();
+            .collect::<BTreeSet<Arc<str>>>();
         let name = format!("{}/{}", message.namespace, message.hostname).into();
         let body = workload::address::Type::Service(message);
         Self::encode(name, aliases, AddressKind::Service, body)
@@ -121,7 +121,7 @@ impl AddressResource {
 
     fn encode(
         name: ResourceName,
-        aliases: BTreeSet<Box<str>>,
+        aliases: BTreeSet<Arc<str>>,
         kind: AddressKind,
         message: workload::address::Type,
     ) -> Self {

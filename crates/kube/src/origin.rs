@@ -60,31 +60,41 @@ impl fmt::Display for Origin {
 /// The lines of an object's fields, so that a diagnostic can point at one.
 ///
 /// Kept for the kinds whose fields the compiler complains about; empty for the many and large ones (pods, nodes,
-/// endpoint slices). Cloning is cheap.
+/// endpoint slices). Cloning is cheap. There may be thousands of objects with a hundred fields each: a path is kept as
+/// its hash, so in one object of millions a line may be that of another field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FieldLines(Arc<[(Box<str>, u32)]>);
+pub struct FieldLines(Arc<[(u32, u32)]>);
 
 impl FieldLines {
-    /// Takes `(path, line)` pairs in any order; paths are written `spec.rules[0].from[1].source`.
-    pub fn new(mut lines: Vec<(Box<str>, u32)>) -> Self {
-        lines.sort();
-        lines.dedup_by(|later, first| later.0 == first.0);
-        Self(lines.into())
+    /// Takes `(path, line)` pairs in any order; paths are written `spec.rules[0].from[1].source`. Of several lines of
+    /// one path the first counts.
+    pub fn new(lines: impl IntoIterator<Item = (Box<str>, u32)>) -> Self {
+        let hashed = lines.into_iter().map(|(path, line)| (hash(&path), line));
+        let mut hashed: Vec<_> = hashed.collect();
+        hashed.sort_unstable();
+        hashed.dedup_by_key(|(hash, _)| *hash);
+        Self(hashed.into())
     }
 
     /// The line of `path`, or of its nearest parent that is known.
     pub fn line_of(&self, path: &str) -> Option<usize> {
         let mut path = path;
         loop {
-            if let Ok(at) = self
-                .0
-                .binary_search_by(|(known, _)| known.as_ref().cmp(path))
-            {
+            let known = self.0.binary_search_by_key(&hash(path), |(hash, _)| *hash);
+            if let Ok(at) = known {
                 return self.0.get(at).map(|(_, line)| *line as usize);
             }
             path = parent(path)?;
         }
     }
+}
+
+/// The same in every process, and of no value to anybody who would choose paths for it.
+fn hash(path: &str) -> u32 {
+    use std::hash::{DefaultHasher, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    hasher.write(path.as_bytes());
+    (hasher.finish() >> 32) as u32
 }
 
 /// `spec.rules[0].from` → `spec.rules[0]` → `spec.rules` → `spec` → none.

@@ -9,6 +9,7 @@
 //! *policies* are passed on as such, because the compiler knows what closing them means.
 
 mod files;
+mod held;
 mod manifests;
 mod notes;
 mod scanner;

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ambit_kube::{
-    Change, Code, Loaded, Located, Object, ObjectKey, Origin, Problem, Severity, read_manifest,
-};
+use ambit_kube::{Change, Code, Loaded, ObjectKey, Origin, Problem, Severity, read_manifest};
 
 use crate::files::{ReadFault, name_of, path_problem, read};
+use crate::held::Held;
 
 /// A set of manifest files: texts in, changes out. Pure but for [`Manifests::add_file`].
 ///
@@ -22,7 +21,7 @@ pub struct Manifests {
     places: BTreeMap<ObjectKey, BTreeSet<(Arc<Path>, usize)>>,
     /// About directories, by path.
     faults: BTreeMap<PathBuf, Problem>,
-    in_force: BTreeMap<ObjectKey, Located<Object>>,
+    in_force: BTreeMap<ObjectKey, Arc<Held>>,
     /// About files: of those that have any.
     problems: BTreeMap<Arc<Path>, Vec<Problem>>,
     /// As last told.
@@ -42,7 +41,7 @@ struct Touched {
 struct File {
     text: u64,
     /// Of the file as it is, then the last good forms of what can't be read in it.
-    objects: Vec<Located<Object>>,
+    objects: Vec<Arc<Held>>,
     problems: Vec<Problem>,
 }
 
@@ -85,15 +84,15 @@ impl Manifests {
     /// Takes a file out, and its objects from their places.
     fn take(&mut self, path: &Path) -> Option<File> {
         let (path, file) = self.files.remove_entry(path)?;
-        for (index, located) in file.objects.iter().enumerate() {
-            let key = located.object.key();
-            if let Some(places) = self.places.get_mut(&key) {
+        for (index, held) in file.objects.iter().enumerate() {
+            let key = &held.key;
+            if let Some(places) = self.places.get_mut(key) {
                 places.remove(&(Arc::clone(&path), index));
                 if places.is_empty() {
-                    self.places.remove(&key);
+                    self.places.remove(key);
                 }
             }
-            self.touched.objects.insert(key);
+            self.touched.objects.insert(key.clone());
         }
         self.touched.files.insert(path);
         Some(file)
@@ -102,11 +101,10 @@ impl Manifests {
     /// Puts in a file that isn't there.
     fn put(&mut self, path: &Path, file: File) {
         let path: Arc<Path> = path.into();
-        for (index, located) in file.objects.iter().enumerate() {
-            let key = located.object.key();
-            let places = self.places.entry(key.clone()).or_default();
+        for (index, held) in file.objects.iter().enumerate() {
+            let places = self.places.entry(held.key.clone()).or_default();
             places.insert((Arc::clone(&path), index));
-            self.touched.objects.insert(key);
+            self.touched.objects.insert(held.key.clone());
         }
         self.touched.files.insert(Arc::clone(&path));
         self.files.insert(path, file);
@@ -147,9 +145,9 @@ impl Manifests {
             let places = self.places.get(&key).into_iter().flatten();
             files.extend(places.map(|(path, _)| Arc::clone(path)));
             match self.first(&key).cloned() {
-                Some(located) if self.in_force.get(&key) != Some(&located) => {
-                    changes.push(Change::Apply(located.clone()));
-                    self.in_force.insert(key, located);
+                Some(held) if self.in_force.get(&key) != Some(&held) => {
+                    changes.push(Change::Apply(held.located()));
+                    self.in_force.insert(key, held);
                 }
                 None if self.in_force.remove(&key).is_some() => gone.push(Change::Delete(key)),
                 Some(_) | None => {}
@@ -186,7 +184,7 @@ impl Manifests {
     }
 
     /// The document of an object that is in force.
-    fn first(&self, key: &ObjectKey) -> Option<&Located<Object>> {
+    fn first(&self, key: &ObjectKey) -> Option<&Arc<Held>> {
         let (path, index) = self.places.get(key)?.first()?;
         self.files.get(path)?.objects.get(*index)
     }
@@ -195,13 +193,12 @@ impl Manifests {
     fn problems_of(&self, path: &Arc<Path>) -> Option<Vec<Problem>> {
         let file = self.files.get(path)?;
         let mut problems = file.problems.clone();
-        for (index, located) in file.objects.iter().enumerate() {
-            let key = located.object.key();
-            let first = self.places.get(&key).and_then(BTreeSet::first);
+        for (index, held) in file.objects.iter().enumerate() {
+            let first = self.places.get(&held.key).and_then(BTreeSet::first);
             if first.is_some_and(|(first, at)| (first, *at) != (path, index))
-                && let Some(first) = self.first(&key)
+                && let Some(first) = self.first(&held.key)
             {
-                problems.push(duplicate(key, first, located));
+                problems.push(duplicate(first, held));
             }
         }
         (!problems.is_empty()).then_some(problems)
@@ -211,43 +208,42 @@ impl Manifests {
 /// The file's new contents, with the last good forms of what can't be read in it any more.
 fn merge(before: File, loaded: Loaded, text: u64) -> File {
     let Loaded {
-        mut objects,
+        objects,
         mut problems,
         unread,
     } = loaded;
-    let mut known: BTreeSet<ObjectKey> =
-        objects.iter().map(|located| located.object.key()).collect();
-    let mut kept: Vec<Located<Object>> = Vec::new();
+    let objects = objects
+        .into_iter()
+        .map(|located| Arc::new(Held::new(located)));
+    let mut objects: Vec<_> = objects.collect();
+    let mut known: BTreeSet<ObjectKey> = objects.iter().map(|held| held.key.clone()).collect();
+    let mut kept: Vec<Arc<Held>> = Vec::new();
     let anonymous = unread.iter().find(|unread| unread.key.is_none());
-    for located in before.objects {
-        let key = located.object.key();
+    for held in before.objects {
+        let key = &held.key;
         let named = unread
             .iter()
-            .find(|unread| unread.key.as_ref() == Some(&key));
+            .find(|unread| unread.key.as_ref() == Some(key));
         if (named.is_none() && anonymous.is_none())
-            || is_unnamed(&located.object)
+            || held.is_unnamed()
             || !known.insert(key.clone())
         {
             continue;
         }
         if let Some(named) = named {
-            problems.push(kept_one(key, named.origin.clone()));
+            problems.push(kept_one(key.clone(), named.origin.clone()));
         }
-        kept.push(located);
+        kept.push(held);
     }
     if let Some(anonymous) = anonymous {
         let named = |key: &ObjectKey| unread.iter().any(|unread| unread.key.as_ref() == Some(key));
-        let guessed: Vec<_> = kept
-            .iter()
-            .filter(|k| !named(&k.object.key()))
-            .cloned()
-            .collect();
+        let guessed: Vec<_> = kept.iter().filter(|k| !named(&k.key)).cloned().collect();
         problems.extend(kept_many(&guessed, anonymous.origin.clone()));
     }
     // A policy that lost its name is most likely the one that stays in its last good form.
-    objects.retain(|located| {
-        let same = |k: &Located<Object>| k.object.kind() == located.object.kind();
-        !(is_unnamed(&located.object) && kept.iter().any(same))
+    objects.retain(|held| {
+        let same = |k: &Arc<Held>| k.key.kind == held.key.kind;
+        !(held.is_unnamed() && kept.iter().any(same))
     });
     objects.extend(kept);
     File {
@@ -255,10 +251,6 @@ fn merge(before: File, loaded: Loaded, text: u64) -> File {
         objects,
         problems,
     }
-}
-
-fn is_unnamed(object: &Object) -> bool {
-    matches!(object, Object::Broken(broken) if broken.is_unnamed())
 }
 
 fn kept_one(key: ObjectKey, origin: Origin) -> Problem {
@@ -269,8 +261,8 @@ fn kept_one(key: ObjectKey, origin: Origin) -> Problem {
     }
 }
 
-fn kept_many(objects: &[Located<Object>], origin: Origin) -> Option<Problem> {
-    let first = objects.first()?.object.key();
+fn kept_many(objects: &[Arc<Held>], origin: Origin) -> Option<Problem> {
+    let first = &objects.first()?.key;
     let others = match objects.len() - 1 {
         0 => String::new(),
         1 => " and one more object of this file".to_owned(),
@@ -295,8 +287,8 @@ fn kept_problem(origin: Origin) -> Problem {
     }
 }
 
-fn duplicate(key: ObjectKey, first: &Located<Object>, second: &Located<Object>) -> Problem {
-    let same = first.object == second.object;
+fn duplicate(first: &Held, second: &Held) -> Problem {
+    let (key, same) = (&second.key, first.says_what(second));
     let severity = if same {
         Severity::Warning
     } else {
@@ -311,7 +303,7 @@ fn duplicate(key: ObjectKey, first: &Located<Object>, second: &Located<Object>) 
             second.origin,
             if same { " (they are the same)" } else { "" }
         ),
-        key: Some(key),
+        key: Some(key.clone()),
         origin: second.origin.clone(),
         field: None,
         value: None,

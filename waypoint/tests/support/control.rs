@@ -101,7 +101,7 @@ impl Control {
     fn change(&self, type_url: &str, resources: &[(&str, Vec<u8>)], removed: &[&str]) {
         let version = self.version.fetch_add(1, Ordering::Relaxed) + 1;
         let changed = resources.iter().map(|(name, body)| Update {
-            name: (*name).to_owned(),
+            name: (*name).into(),
             version: version.to_string(),
             body: body.clone().into(),
             ..Update::default()

@@ -258,7 +258,7 @@ impl Discovery {
         self.version += 1;
         let version = self.version.to_string();
         let update = |name: String, body: Vec<u8>| Update {
-            name,
+            name: name.into(),
             version: version.clone(),
             body: body.into(),
             ..Update::default()

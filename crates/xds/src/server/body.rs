@@ -179,10 +179,10 @@ mod tests {
     fn resources(count: usize) -> Vec<Arc<Resource>> {
         let publisher = Publisher::new(["t"]);
         let changed = (0..count).map(|i| Update {
-            name: format!("r{i}"),
+            name: format!("r{i}").into(),
             version: "1".into(),
             body: vec![7; 1000].into(),
-            aliases: vec![format!("/10.0.0.{i}")],
+            aliases: vec![format!("/10.0.0.{i}").into()],
             ..Update::default()
         });
         publisher.publish(Batch {

@@ -5,9 +5,8 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
-use super::resource::Resource;
+use super::resource::{Resource, field_len, header};
 
 /// The resources of one response, in the order in which they are written.
 #[derive(Debug)]
@@ -99,27 +98,13 @@ impl Shared {
 
 /// Bytes of one resource in a response.
 pub(super) fn len(resource: &Resource, with_aliases: bool) -> usize {
-    let len = body_len(resource, with_aliases);
-    key_len(RESOURCES) + encoded_len_varint(len as u64) + len
+    field_len(RESOURCES, resource.wire_len(with_aliases))
 }
 
 /// Writes one resource of a response.
 pub(super) fn write(resource: &Resource, with_aliases: bool, to: &mut BytesMut) {
-    encode_key(RESOURCES, WireType::LengthDelimited, to);
-    encode_varint(body_len(resource, with_aliases) as u64, to);
-    to.extend_from_slice(resource.wire());
-    if with_aliases {
-        to.extend_from_slice(resource.wire_aliases());
-    }
-}
-
-fn body_len(resource: &Resource, with_aliases: bool) -> usize {
-    let aliases = if with_aliases {
-        resource.wire_aliases().len()
-    } else {
-        0
-    };
-    resource.wire().len() + aliases
+    header(RESOURCES, resource.wire_len(with_aliases), to);
+    resource.write(with_aliases, to);
 }
 
 /// Field number of `DeltaDiscoveryResponse.resources`.

@@ -1,13 +1,11 @@
-//! Published resources, encoded once (when first sent), and the snapshots
+//! Published resources, whose bodies every stream shares, and the snapshots
 //! that hold them.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use prost::Message;
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use rpds::{HashTrieMapSync, HashTrieSetSync};
-
-use ambit_proto::discovery::Resource as WireResource;
 
 use super::bundle::{Bundle, Shared};
 
@@ -15,34 +13,33 @@ use super::bundle::{Bundle, Shared};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Update {
     /// Unique within its type.
-    pub name: String,
+    pub name: Arc<str>,
     /// Changes exactly when the body does; what a client holds at the same
     /// version isn't sent again.
     pub version: String,
     /// The encoded message.
     pub body: Bytes,
     /// Further names that clients may ask for, `network/ip` for instance.
-    pub aliases: Vec<String>,
+    pub aliases: Vec<Arc<str>>,
     /// Names of resources that bring this one along when they are asked for:
     /// the services of a workload.
-    pub groups: Vec<String>,
+    pub groups: Vec<Arc<str>>,
     /// The node whose proxy gets this one without asking.
-    pub home: Option<String>,
+    pub home: Option<Arc<str>>,
     /// The audiences for which it exists; `None` for everybody, and an empty
     /// list for nobody. A change of this alone is no change for those who are
     /// in it before and after.
     pub audience: Option<Arc<[Arc<str>]>>,
 }
 
-/// A resource in a snapshot. The wire form is shared by every subscriber.
+/// A resource in a snapshot. There may be many: nothing is kept twice, and what
+/// stands around the body on the wire is written for each stream.
 #[derive(Debug)]
 pub(crate) struct Resource {
     pub(crate) name: Arc<str>,
     pub(crate) version: Box<str>,
     type_url: Arc<str>,
     body: Bytes,
-    wire: OnceLock<Bytes>,
-    wire_aliases: OnceLock<Bytes>,
     pub(crate) aliases: Box<[Arc<str>]>,
     pub(crate) groups: Box<[Arc<str>]>,
     pub(crate) home: Option<Arc<str>>,
@@ -52,17 +49,14 @@ pub(crate) struct Resource {
 
 impl Resource {
     fn new(type_url: &Arc<str>, update: Update) -> Self {
-        let shared = |names: Vec<String>| names.into_iter().map(Arc::from).collect();
         Self {
-            name: update.name.into(),
+            name: update.name,
             version: update.version.into(),
             type_url: Arc::clone(type_url),
             body: update.body,
-            wire: OnceLock::new(),
-            wire_aliases: OnceLock::new(),
-            aliases: shared(update.aliases),
-            groups: shared(update.groups),
-            home: update.home.map(Arc::from),
+            aliases: update.aliases.into(),
+            groups: update.groups.into(),
+            home: update.home,
             audience: update.audience.as_deref().map(sorted),
         }
     }
@@ -84,33 +78,60 @@ impl Resource {
             && times(&self.version, &update.version).is_some()
     }
 
-    /// An encoded `envoy.service.discovery.v3.Resource` without its aliases.
-    pub(crate) fn wire(&self) -> &Bytes {
-        self.wire.get_or_init(|| {
-            let resource = WireResource {
-                version: self.version.to_string(),
-                resource: Some(prost_types::Any {
-                    type_url: self.type_url.to_string(),
-                    value: self.body.to_vec(),
-                }),
-                name: self.name.to_string(),
-                ..WireResource::default()
-            };
-            resource.encode_to_vec().into()
-        })
+    /// Bytes that [`Self::write`] writes.
+    pub(crate) fn wire_len(&self, with_aliases: bool) -> usize {
+        let aliases = self.aliases.iter().filter(|_| with_aliases);
+        field_len(VERSION, self.version.len())
+            + field_len(RESOURCE, self.any_len())
+            + field_len(NAME, self.name.len())
+            + aliases
+                .map(|alias| field_len(ALIASES, alias.len()))
+                .sum::<usize>()
     }
 
-    /// The field `aliases` alone, encoded: appended for those who ask by name.
-    pub(crate) fn wire_aliases(&self) -> &Bytes {
-        self.wire_aliases.get_or_init(|| {
-            let only_aliases = WireResource {
-                aliases: self.aliases.iter().map(ToString::to_string).collect(),
-                ..WireResource::default()
-            };
-            only_aliases.encode_to_vec().into()
-        })
+    /// Writes it as an `envoy.service.discovery.v3.Resource`; with its aliases
+    /// for those who ask by name.
+    pub(crate) fn write(&self, with_aliases: bool, to: &mut BytesMut) {
+        field(VERSION, self.version.as_bytes(), to);
+        header(RESOURCE, self.any_len(), to);
+        field(TYPE_URL, self.type_url.as_bytes(), to);
+        field(VALUE, &self.body, to);
+        field(NAME, self.name.as_bytes(), to);
+        for alias in self.aliases.iter().filter(|_| with_aliases) {
+            field(ALIASES, alias.as_bytes(), to);
+        }
+    }
+
+    /// Bytes of the `google.protobuf.Any` around the body.
+    fn any_len(&self) -> usize {
+        field_len(TYPE_URL, self.type_url.len()) + field_len(VALUE, self.body.len())
     }
 }
+
+/// Bytes of a field with that many bytes in it.
+pub(super) const fn field_len(number: u32, len: usize) -> usize {
+    key_len(number) + encoded_len_varint(len as u64) + len
+}
+
+/// Begins a field with that many bytes in it.
+pub(super) fn header(number: u32, len: usize, to: &mut BytesMut) {
+    encode_key(number, WireType::LengthDelimited, to);
+    encode_varint(len as u64, to);
+}
+
+fn field(number: u32, bytes: &[u8], to: &mut BytesMut) {
+    header(number, bytes.len(), to);
+    to.put_slice(bytes);
+}
+
+// Field numbers of `envoy.service.discovery.v3.Resource`,
+const VERSION: u32 = 1;
+const RESOURCE: u32 = 2;
+const NAME: u32 = 3;
+const ALIASES: u32 = 4;
+// and of `google.protobuf.Any`.
+const TYPE_URL: u32 = 1;
+const VALUE: u32 = 2;
 
 /// Every resource of one type at one moment. A clone costs nothing.
 #[derive(Debug, Clone, Default)]
@@ -125,7 +146,41 @@ pub(crate) struct TypeView {
     everything: Shared,
 }
 
-type Index = HashTrieMapSync<Arc<str>, HashTrieSetSync<Arc<str>>>;
+type Index = HashTrieMapSync<Arc<str>, Names>;
+
+/// Names of resources; most often there is one.
+#[derive(Debug, Clone)]
+enum Names {
+    One(Arc<str>),
+    Many(HashTrieSetSync<Arc<str>>),
+}
+
+impl Names {
+    fn iter(&self) -> impl Iterator<Item = &Arc<str>> {
+        let (one, many) = match self {
+            Self::One(one) => (Some(one), None),
+            Self::Many(many) => (None, Some(many)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    fn with(&self, name: &Arc<str>) -> Self {
+        Self::Many(match self {
+            Self::One(one) => [one, name].into_iter().cloned().collect(),
+            Self::Many(many) => many.insert(Arc::clone(name)),
+        })
+    }
+
+    fn without(&self, name: &str) -> Option<Self> {
+        match self {
+            Self::One(one) => (**one != *name).then(|| self.clone()),
+            Self::Many(many) => {
+                let rest = many.remove(name);
+                (!rest.is_empty()).then_some(Self::Many(rest))
+            }
+        }
+    }
+}
 
 impl TypeView {
     pub(crate) fn len(&self) -> usize {
@@ -257,20 +312,22 @@ fn sorted(audience: &[Arc<str>]) -> Box<[Arc<str>]> {
 }
 
 fn insert(index: &mut Index, key: &Arc<str>, name: &Arc<str>) {
-    let mut names = index.get(key).cloned().unwrap_or_default();
-    names.insert_mut(Arc::clone(name));
+    let names = match index.get(key) {
+        Some(names) => names.with(name),
+        None => Names::One(Arc::clone(name)),
+    };
     index.insert_mut(Arc::clone(key), names);
 }
 
 fn delete(index: &mut Index, key: &Arc<str>, name: &str) {
-    let Some(mut names) = index.get(key).cloned() else {
+    let Some(names) = index.get(key) else {
         return;
     };
-    names.remove_mut(name);
-    if names.is_empty() {
-        index.remove_mut(key);
-    } else {
-        index.insert_mut(Arc::clone(key), names);
+    match names.without(name) {
+        Some(rest) => index.insert_mut(Arc::clone(key), rest),
+        None => {
+            index.remove_mut(key);
+        }
     }
 }
 
@@ -295,6 +352,9 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use ambit_proto::discovery::Resource as WireResource;
+    use prost::Message as _;
+
     use super::*;
 
     fn update(name: &str, body: &str) -> Update {
@@ -313,17 +373,22 @@ mod tests {
     }
 
     #[test]
-    fn the_shared_wire_form_decodes_with_and_without_aliases() {
+    fn what_is_written_decodes_with_and_without_aliases() {
         let mut given = update("w", "body");
         given.aliases = vec!["/10.0.0.1".into(), "/10.0.0.2".into()];
         let resource = Resource::new(&"t".into(), given);
-        let mut bytes = resource.wire().to_vec();
-        let plain = WireResource::decode(bytes.as_slice()).unwrap();
+        let written = |with_aliases| {
+            let mut bytes = BytesMut::new();
+            resource.write(with_aliases, &mut bytes);
+            assert_eq!(bytes.len(), resource.wire_len(with_aliases));
+            WireResource::decode(bytes.freeze()).unwrap()
+        };
+        let plain = written(false);
         assert_eq!((plain.name.as_str(), plain.aliases.len()), ("w", 0));
-        assert_eq!(plain.resource.unwrap().value, b"body");
-        bytes.extend_from_slice(resource.wire_aliases());
-        let full = WireResource::decode(bytes.as_slice()).unwrap();
-        assert_eq!(full.aliases, ["/10.0.0.1", "/10.0.0.2"]);
+        assert_eq!(plain.version, "body");
+        let any = plain.resource.unwrap();
+        assert_eq!((any.type_url.as_str(), &*any.value), ("t", &b"body"[..]));
+        assert_eq!(written(true).aliases, ["/10.0.0.1", "/10.0.0.2"]);
     }
 
     #[test]

@@ -422,7 +422,7 @@ fn in_pieces(at: usize, resources: Resources) -> Vec<Step> {
     let mut pieces = vec![Vec::new()];
     let mut size = 0;
     for resource in resources {
-        let bytes = resource.wire().len();
+        let bytes = resource.wire_len(false);
         if size > 0 && size + bytes > MAX_RESPONSE {
             size = 0;
             pieces.push(Vec::new());

@@ -332,8 +332,8 @@ fn shop() -> Batch {
         name: name.into(),
         version: "1".into(),
         body: vec![1].into(),
-        aliases: names(&[alias]),
-        groups: group.map(ToString::to_string).into_iter().collect(),
+        aliases: vec![alias.into()],
+        groups: group.map(Into::into).into_iter().collect(),
         home: None,
         audience: None,
     };
@@ -417,7 +417,7 @@ fn on_demand_follows_new_members_and_nothing_foreign() {
         name: name.into(),
         version: "1".into(),
         body: vec![1].into(),
-        groups: names(&[group]),
+        groups: vec![group.into()],
         ..Update::default()
     };
     scene.publish(batch(vec![TypeDelta {

@@ -13,7 +13,7 @@ fn start(world: &Arc<World>) -> (Client, Demand) {
 
 fn shop() -> Vec<TypeDelta> {
     let pod = |name: &str, ip: &str| Update {
-        aliases: vec![format!("/{ip}")],
+        aliases: vec![format!("/{ip}").into()],
         groups: vec!["shop/cart".into()],
         ..update(name, "1")
     };

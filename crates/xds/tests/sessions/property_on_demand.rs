@@ -61,7 +61,7 @@ impl Model {
         self.edits += 1;
         update.version = self.edits.to_string();
         update.body = self.edits.to_string().into_bytes().into();
-        self.all.insert(update.name.clone(), update.clone());
+        self.all.insert(update.name.to_string(), update.clone());
         TypeDelta {
             type_url: ADDRESS.into(),
             changed: vec![update],
@@ -70,7 +70,7 @@ impl Model {
     }
 
     fn remove(&mut self, name: &str) -> TypeDelta {
-        let gone = self.all.remove(name).map(|update| update.name);
+        let gone = self.all.remove(name).map(|update| update.name.to_string());
         TypeDelta {
             type_url: ADDRESS.into(),
             changed: Vec::new(),
@@ -82,21 +82,27 @@ impl Model {
     /// every member of a service among them.
     fn expected(&self, held: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let must = self.all.values().filter(|update| {
-            held.contains_key(&update.name) || update.groups.iter().any(|g| held.contains_key(g))
+            held.contains_key(&*update.name)
+                || update.groups.iter().any(|g| held.contains_key(&**g))
         });
         let body = |update: &Update| String::from_utf8(update.body.to_vec()).unwrap();
-        must.map(|update| (update.name.clone(), body(update)))
+        must.map(|update| (update.name.to_string(), body(update)))
             .collect()
     }
 }
 
 async fn happen(world: &Arc<World>, demand: &Demand, model: &mut Model, event: Event) {
     match event {
-        Event::Workload { at, of } => world.publish(vec![model.put(Update {
-            aliases: vec![format!("/10.0.0.{at}")],
-            groups: of.map(|s| format!("shop/s{s}")).into_iter().collect(),
-            ..update(&format!("w{at}"), "")
-        })]),
+        Event::Workload { at, of } => world.publish(vec![
+            model.put(Update {
+                aliases: vec![format!("/10.0.0.{at}").into()],
+                groups: of
+                    .map(|s| format!("shop/s{s}").into())
+                    .into_iter()
+                    .collect(),
+                ..update(&format!("w{at}"), "")
+            }),
+        ]),
         Event::Service { at } => {
             world.publish(vec![model.put(update(&format!("shop/s{at}"), ""))]);
         }
