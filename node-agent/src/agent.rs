@@ -1,8 +1,6 @@
 //! Keeps the inventory, and one worker for each pod.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ambit_kube::Change;
@@ -10,7 +8,7 @@ use ambit_runtime::Scope;
 use tokio::sync::{mpsc, watch};
 
 use crate::board::PodStatus;
-use crate::inventory::{Admission, Inventory, PodId, PodName, Wish};
+use crate::inventory::{Admission, Inventory, Observed, PodId, PodName, SandboxPlace, Wish};
 use crate::worker::{Tools, Worker};
 
 /// The agent's state. Clones share it.
@@ -23,6 +21,8 @@ struct Inner {
     state: Mutex<State>,
     tools: Tools,
     scope: Scope,
+    /// Counts batches of changes.
+    applied: watch::Sender<u64>,
 }
 
 struct State {
@@ -55,6 +55,7 @@ impl Agent {
             state,
             tools,
             scope,
+            applied: watch::Sender::new(0),
         });
         (Self { inner }, settled)
     }
@@ -67,29 +68,41 @@ impl Agent {
             state.inventory.apply(change);
         }
         self.reconcile(&mut state);
+        drop(state);
+        self.inner.applied.send_modify(|count| *count += 1);
+    }
+
+    /// Hears of every batch of changes.
+    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
+        self.inner.applied.subscribe()
+    }
+
+    /// What the annotation says of each pod that may be written to.
+    pub(crate) fn annotated(&self) -> Vec<Observed> {
+        self.state().inventory.annotated()
     }
 
     /// The CNI plugin made a pod's namespace.
-    pub(crate) fn sandbox_added(&self, pod: &PodName, netns: PathBuf, ips: Vec<IpAddr>) {
+    pub(crate) fn sandbox_added(&self, pod: &PodName, sandbox: SandboxPlace) {
         let mut state = self.state();
-        state.inventory.sandbox_added(pod, netns, ips);
+        state.inventory.sandbox_added(pod, sandbox);
         self.reconcile(&mut state);
     }
 
     /// The CNI plugin takes a pod's namespace away.
-    pub(crate) fn sandbox_removed(&self, pod: &PodName) {
+    pub(crate) fn sandbox_removed(&self, pod: &PodName, container: Option<&str>) {
         let mut state = self.state();
-        state.inventory.sandbox_removed(pod);
+        state.inventory.sandbox_removed(pod, container);
         self.reconcile(&mut state);
     }
 
     /// Whether a pod that starts must be held.
-    pub(crate) fn admission(&self, pod: &PodName) -> (Admission, Option<PodId>) {
+    pub(crate) fn admission(&self, pod: &PodName, uid: Option<&str>) -> (Admission, Option<PodId>) {
         let state = self.state();
         if !state.synced {
             return (Admission::Unknown, None);
         }
-        state.inventory.admission(pod)
+        state.inventory.admission(pod, uid)
     }
 
     /// Waits until a pod's status is as asked.

@@ -68,16 +68,31 @@ pub(crate) struct Board {
 struct Inner {
     pods: Mutex<BTreeMap<PodId, PodStatus>>,
     version: watch::Sender<u64>,
-    /// The last version that the control plane has acknowledged.
-    acknowledged: watch::Sender<u64>,
+    /// The last version that each audience has acknowledged.
+    acknowledged: [watch::Sender<u64>; 2],
+}
+
+/// Who is told what the board shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// The control plane, by reports.
+    ControlPlane,
+    /// Whoever reads the annotations of pods.
+    Annotations,
 }
 
 impl Board {
-    pub(crate) fn new() -> Self {
+    /// A board for these audiences.
+    pub(crate) fn new(audiences: &[Audience]) -> Self {
+        let from = |audience| match audiences.contains(&audience) {
+            true => watch::Sender::new(0),
+            // Nobody to wait for.
+            false => watch::Sender::new(u64::MAX),
+        };
         let inner = Inner {
             pods: Mutex::default(),
             version: watch::Sender::new(0),
-            acknowledged: watch::Sender::new(0),
+            acknowledged: [Audience::ControlPlane, Audience::Annotations].map(from),
         };
         Self {
             inner: Arc::new(inner),
@@ -121,16 +136,26 @@ impl Board {
         self.inner.version.subscribe()
     }
 
-    /// The control plane has taken what this version shows.
-    pub(crate) fn acknowledge(&self, version: u64) {
-        self.inner.acknowledged.send_replace(version);
+    /// An audience has taken what this version shows.
+    pub(crate) fn acknowledge(&self, audience: Audience, version: u64) {
+        let taken = match &self.inner.acknowledged {
+            [taken, _] if audience == Audience::ControlPlane => taken,
+            [_, taken] => taken,
+        };
+        taken.send_if_modified(|last| {
+            let news = *last < version;
+            *last = version.max(*last);
+            news
+        });
     }
 
-    /// Waits until the control plane has taken this version.
+    /// Waits until every audience has taken this version.
     pub(crate) async fn acknowledged(&self, version: u64) {
-        let mut acknowledged = self.inner.acknowledged.subscribe();
-        // The sender lives as long as this board.
-        let _ = acknowledged.wait_for(|done| *done >= version).await;
+        for acknowledged in &self.inner.acknowledged {
+            let mut acknowledged = acknowledged.subscribe();
+            // The sender lives as long as this board.
+            let _ = acknowledged.wait_for(|done| *done >= version).await;
+        }
     }
 
     fn version(&self) -> u64 {

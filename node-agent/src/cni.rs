@@ -26,7 +26,7 @@ use tracing::{debug, info, warn};
 
 use crate::agent::Agent;
 use crate::board::{Phase, PodStatus};
-use crate::inventory::{Admission, PodId, PodName};
+use crate::inventory::{Admission, PodId, PodName, SandboxPlace};
 use crate::metrics::AgentMetrics;
 
 /// What the plugin says of a pod.
@@ -39,6 +39,13 @@ struct PluginRequest {
     pod_namespace: String,
     #[serde(default, rename = "IPs")]
     ips: Vec<PluginAddress>,
+    /// Our plugin's only: `K8S_POD_UID`, which tells a pod from one of the same
+    /// name before it.
+    #[serde(default, rename = "PodUID")]
+    uid: Option<Box<str>>,
+    /// Our plugin's only: `CNI_CONTAINERID`.
+    #[serde(default, rename = "ContainerID")]
+    container: Option<Box<str>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -140,8 +147,9 @@ async fn answer(agent: &Agent, request: Request<Incoming>) -> Response<Full<Byte
     if request.method() != Method::POST {
         return text(StatusCode::METHOD_NOT_ALLOWED, "POST only");
     }
-    if path != "/cmdadd" && path != "/cmddel" {
-        return text(StatusCode::NOT_FOUND, "paths are /cmdadd and /cmddel");
+    if !["/cmdadd", "/cmdcheck", "/cmddel"].contains(&&*path) {
+        let known = "paths are /cmdadd, /cmdcheck and /cmddel";
+        return text(StatusCode::NOT_FOUND, known);
     }
     let body = Limited::new(request.into_body(), MAX_BODY).collect();
     let body = match timeout_at(deadline, body).await {
@@ -158,8 +166,11 @@ async fn answer(agent: &Agent, request: Request<Incoming>) -> Response<Full<Byte
         name: request.pod_name.as_str().into(),
     };
     if path == "/cmddel" {
-        agent.sandbox_removed(&pod);
+        agent.sandbox_removed(&pod, request.container.as_deref());
         return text(StatusCode::OK, "");
+    }
+    if path == "/cmdcheck" {
+        return checked(agent, &pod, request.uid.as_deref());
     }
     match added(agent, &pod, request, deadline).await {
         Ok(()) => text(StatusCode::OK, ""),
@@ -170,13 +181,32 @@ async fn answer(agent: &Agent, request: Request<Incoming>) -> Response<Full<Byte
     }
 }
 
+/// Whether a pod that runs is as it must be; nothing is changed.
+fn checked(agent: &Agent, pod: &PodName, uid: Option<&str>) -> Response<Full<Bytes>> {
+    let (admission, id) = agent.admission(pod, uid);
+    let enrolled = id
+        .and_then(|id| agent.status(&id))
+        .is_some_and(|s| is_enrolled(&s));
+    match admission {
+        Admission::Enrolled if !enrolled => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("pod {pod} must be redirected, and isn't"),
+        ),
+        Admission::Enrolled | Admission::NotEnrolled => text(StatusCode::OK, ""),
+        Admission::Unknown => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("pod {pod} isn't known to the agent of this node"),
+        ),
+    }
+}
+
 async fn added(
     agent: &Agent,
     pod: &PodName,
     request: PluginRequest,
     deadline: Instant,
 ) -> Result<(), String> {
-    let Some(id) = admission(agent, pod).await? else {
+    let Some(id) = admission(agent, pod, request.uid.as_deref()).await? else {
         return Ok(());
     };
     if request.netns.is_empty() {
@@ -189,7 +219,12 @@ async fn added(
         .iter()
         .filter_map(|ip| ip.address.ip())
         .collect();
-    agent.sandbox_added(pod, PathBuf::from(request.netns), ips);
+    let place = SandboxPlace {
+        netns: PathBuf::from(request.netns),
+        ips,
+        container: request.container,
+    };
+    agent.sandbox_added(pod, place);
     match timeout_at(deadline, agent.until(&id, is_enrolled)).await {
         Ok(()) => {
             info!(%pod, "a pod that starts is enrolled");
@@ -209,9 +244,13 @@ async fn added(
 
 /// The pod's id if it must be held. Its object may come a moment later than
 /// the plugin's request.
-async fn admission(agent: &Agent, pod: &PodName) -> Result<Option<PodId>, String> {
+async fn admission(
+    agent: &Agent,
+    pod: &PodName,
+    uid: Option<&str>,
+) -> Result<Option<PodId>, String> {
     for _ in 0..TRIES {
-        match agent.admission(pod) {
+        match agent.admission(pod, uid) {
             (Admission::Enrolled, id) => return Ok(id),
             (Admission::NotEnrolled, _) => return Ok(None),
             (Admission::Unknown, _) => sleep(BETWEEN_TRIES).await,

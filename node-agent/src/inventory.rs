@@ -3,13 +3,13 @@
 //! Pure: changes in, wishes out. Whether and how far a wish came true is for
 //! the board to know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ambit_compile::enrolment::{Enrolment, PodFacts, decide};
+use ambit_compile::enrolment::{Enrolment, PodFacts, REDIRECTION, decide};
 use ambit_kube::core::{Namespace, Pod};
 use ambit_kube::{Change, Kind, Object};
 use ambit_redirect::zds::WorkloadInfo;
@@ -38,6 +38,8 @@ pub(crate) struct PodSpec {
     pub(crate) pod: PodName,
     /// `metadata.uid`, empty if the manifest has none.
     pub(crate) uid: Arc<str>,
+    /// The uid in the paths of its cgroups: another one for static pods.
+    pub(crate) cgroup_uid: Arc<str>,
     pub(crate) info: WorkloadInfo,
     pub(crate) ips: Vec<IpAddr>,
     /// Where its namespace can be opened, if anybody has said so.
@@ -52,6 +54,17 @@ pub(crate) enum Wish {
     Serve(PodSpec),
     /// It isn't, but it lives: whatever was enrolled before leaves in order.
     Leave(PodSpec),
+}
+
+/// What the API server says of a pod's annotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Observed {
+    pub(crate) id: PodId,
+    pub(crate) pod: PodName,
+    /// `metadata.resourceVersion`.
+    pub(crate) version: Arc<str>,
+    /// The value of `ambient.istio.io/redirection`.
+    pub(crate) redirection: Option<String>,
 }
 
 /// What a CNI plugin may be told of a pod.
@@ -70,27 +83,36 @@ pub(crate) enum Admission {
 pub(crate) struct Inventory {
     node: String,
     ipv6: bool,
+    /// Namespaces of which no pod is enrolled, whatever its labels say.
+    excluded: BTreeSet<Arc<str>>,
     pods: BTreeMap<PodName, Arc<Pod>>,
     namespaces: BTreeMap<Arc<str>, Arc<Namespace>>,
     sandboxes: BTreeMap<PodName, Sandbox>,
 }
 
+/// A namespace that was made for a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SandboxPlace {
+    pub(crate) netns: PathBuf,
+    pub(crate) ips: Vec<IpAddr>,
+    /// The runtime's name for this incarnation of it.
+    pub(crate) container: Option<Box<str>>,
+}
+
 /// What the CNI plugin said of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Sandbox {
-    Here {
-        netns: PathBuf,
-        ips: Vec<IpAddr>,
-    },
+    Here(SandboxPlace),
     /// Deleted; the object of the pod may stay a while.
     Gone(PodId),
 }
 
 impl Inventory {
-    pub(crate) fn new(node: String, ipv6: bool) -> Self {
+    pub(crate) fn new(node: String, ipv6: bool, excluded: &[String]) -> Self {
         Self {
             node,
             ipv6,
+            excluded: excluded.iter().map(|name| name.as_str().into()).collect(),
             pods: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             sandboxes: BTreeMap::new(),
@@ -140,22 +162,34 @@ impl Inventory {
     }
 
     /// A pod's namespace was made; it must not start before it's served.
-    pub(crate) fn sandbox_added(&mut self, pod: &PodName, netns: PathBuf, ips: Vec<IpAddr>) {
-        let here = Sandbox::Here { netns, ips };
-        self.sandboxes.insert(pod.clone(), here);
+    pub(crate) fn sandbox_added(&mut self, pod: &PodName, place: SandboxPlace) {
+        self.sandboxes.insert(pod.clone(), Sandbox::Here(place));
     }
 
-    /// A pod's namespace is about to go.
-    pub(crate) fn sandbox_removed(&mut self, pod: &PodName) {
+    /// A pod's namespace is about to go. Runtimes say so more than once, and
+    /// late: what they say of another incarnation isn't about this one.
+    pub(crate) fn sandbox_removed(&mut self, pod: &PodName, container: Option<&str>) {
+        let known = match self.sandboxes.get(pod) {
+            Some(Sandbox::Here(place)) => place.container.as_deref(),
+            Some(Sandbox::Gone(_)) | None => None,
+        };
+        if container != known && container.is_some() {
+            return;
+        }
         if let Some(known) = self.pods.get(pod) {
             let gone = Sandbox::Gone(identify(known, pod));
             self.sandboxes.insert(pod.clone(), gone);
         }
     }
 
-    /// Whether a pod that starts must be held.
-    pub(crate) fn admission(&self, pod: &PodName) -> (Admission, Option<PodId>) {
-        let Some(known) = self.pods.get(pod) else {
+    /// Whether a pod that starts must be held. With a uid, what is known of a
+    /// pod of the same name before it doesn't count.
+    pub(crate) fn admission(&self, pod: &PodName, uid: Option<&str>) -> (Admission, Option<PodId>) {
+        let known = self.pods.get(pod).filter(|known| {
+            let own = identify(known, pod);
+            uid.is_none_or(|uid| uid == &*own || uid == &*cgroup_uid(known))
+        });
+        let Some(known) = known else {
             return (Admission::Unknown, None);
         };
         match self.decide(known, pod) {
@@ -184,14 +218,38 @@ impl Inventory {
         self.pods.iter().filter_map(wish).collect()
     }
 
+    /// What its annotation says of each pod that may be written to.
+    pub(crate) fn annotated(&self) -> Vec<Observed> {
+        let pods = self.pods.iter().filter(|(_, pod)| {
+            pod.metadata.deletion_timestamp.is_none() && !is_over(pod) && !has_no_uid(pod)
+        });
+        let observed = |(name, pod): (&PodName, &Arc<Pod>)| {
+            let annotations = pod.metadata.annotations.as_ref();
+            Observed {
+                id: identify(pod, name),
+                pod: name.clone(),
+                version: pod
+                    .metadata
+                    .resource_version
+                    .as_deref()
+                    .unwrap_or("")
+                    .into(),
+                redirection: annotations.and_then(|all| all.get(REDIRECTION)).cloned(),
+            }
+        };
+        pods.map(observed).collect()
+    }
+
     fn decide(&self, pod: &Pod, name: &PodName) -> Enrolment {
+        if self.excluded.contains(&name.namespace) {
+            return Enrolment::NotAsked;
+        }
         let namespace = self.namespaces.get(&name.namespace);
-        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
         let facts = PodFacts {
             labels: pod.metadata.labels.as_ref(),
             annotations: pod.metadata.annotations.as_ref(),
             host_network: pod.spec.as_ref().and_then(|s| s.host_network) == Some(true),
-            terminal: matches!(phase, Some("Succeeded" | "Failed")),
+            terminal: is_over(pod),
         };
         decide(facts, namespace.and_then(|n| n.metadata.labels.as_ref()))
     }
@@ -209,7 +267,7 @@ impl Inventory {
             .as_ref()
             .and_then(|s| s.service_account_name.as_deref());
         let sandbox = match self.sandboxes.get(name) {
-            Some(Sandbox::Here { netns, ips }) => Some((netns.clone(), ips)),
+            Some(Sandbox::Here(place)) => Some(place),
             Some(Sandbox::Gone(_)) | None => None,
         };
         let bypass = annotation(BYPASS_INBOUND).is_some_and(is_true);
@@ -218,14 +276,15 @@ impl Inventory {
             .split(',');
         let interfaces = interfaces.map(str::trim).filter(|name| !name.is_empty());
         let mut ips = statuses(pod);
-        if let Some((_, sandbox)) = &sandbox
+        if let Some(place) = sandbox
             && ips.is_empty()
         {
-            ips.extend(sandbox.iter());
+            ips.extend(&place.ips);
         }
         PodSpec {
             pod: name.clone(),
             uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
+            cgroup_uid: cgroup_uid(pod),
             info: WorkloadInfo {
                 name: name.name.to_string(),
                 namespace: name.namespace.to_string(),
@@ -236,7 +295,7 @@ impl Inventory {
             },
             ips,
             netns: sandbox
-                .map(|(path, _)| path)
+                .map(|place| place.netns.clone())
                 .or_else(|| annotation(NETNS).map(PathBuf::from)),
             capture: Capture {
                 inbound: if bypass {
@@ -257,6 +316,25 @@ fn identify(pod: &Pod, name: &PodName) -> PodId {
         None | Some("") => name.to_string().into(),
         Some(uid) => uid.into(),
     }
+}
+
+/// What kubelet itself calls the pod: its uid, or a static pod's hash.
+fn cgroup_uid(pod: &Pod) -> Arc<str> {
+    let annotations = pod.metadata.annotations.as_ref();
+    let hash = annotations
+        .filter(|all| all.contains_key(STATIC_MIRROR))
+        .and_then(|all| all.get(STATIC_HASH));
+    let uid = hash.or(pod.metadata.uid.as_ref());
+    uid.map(String::as_str).unwrap_or_default().into()
+}
+
+fn has_no_uid(pod: &Pod) -> bool {
+    pod.metadata.uid.as_deref().is_none_or(str::is_empty)
+}
+
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn statuses(pod: &Pod) -> Vec<IpAddr> {
@@ -280,6 +358,10 @@ fn is_true(text: &str) -> bool {
 
 /// Where the harness writes the path of a pod's namespace.
 pub(crate) const NETNS: &str = "ambit.mesh/netns";
+/// Kubelet's, on the object that mirrors a static pod.
+const STATIC_MIRROR: &str = "kubernetes.io/config.mirror";
+/// Kubelet's: by what it knows a static pod itself.
+const STATIC_HASH: &str = "kubernetes.io/config.hash";
 const BYPASS_INBOUND: &str = "ambient.istio.io/bypass-inbound-capture";
 const REROUTE_INTERFACES: &str = "istio.io/reroute-virtual-interfaces";
 

@@ -10,9 +10,12 @@
 //! successor takes over what it finds.
 
 mod agent;
+mod annotate;
 mod args;
 mod board;
 mod cni;
+mod finder;
+mod install;
 mod inventory;
 mod metrics;
 mod probes;
@@ -27,6 +30,7 @@ use std::time::Duration;
 
 use ::http::StatusCode;
 use ambit_channel::{ChannelConfig, RootSource, TokenSource};
+use ambit_cluster::node::NodeSource;
 use ambit_kube::Change;
 use ambit_netns::NetNs;
 use ambit_redirect::zds::{ZdsConfig, ZdsServer};
@@ -35,7 +39,7 @@ use ambit_runtime::{Readiness, ReadyGuard, Scope, Signals};
 use ambit_source::DirSource;
 use ambit_telemetry::{Metrics, http};
 use anyhow::Context;
-pub use args::Args;
+pub use args::{Args, CniArgs, Command, KubeletUid, OnExit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -44,40 +48,104 @@ use tonic::transport::Channel;
 use tracing::{info, warn};
 
 use crate::agent::Agent;
-use crate::board::Board;
+use crate::annotate::{ApiServer, PodWriter};
+use crate::board::{Audience, Board};
+use crate::finder::Finder;
 use crate::inventory::Inventory;
 use crate::metrics::AgentMetrics;
 use crate::worker::Tools;
 
-/// Runs the agent until a signal ends it.
+/// Runs the agent until a signal ends it, or does what is asked for instead.
 ///
 /// # Errors
-/// If a socket can't be bound or the control plane's address is wrong.
+/// If a socket can't be bound, there is no way to the API server, or the
+/// control plane's address is wrong.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(Command::UninstallCni) = args.command {
+        let guest = install::Guest::of(&args).context("--cni-bin-dir is needed")?;
+        return Ok(guest.leave()?);
+    }
+    anyhow::ensure!(!args.node.is_empty(), "--node or NODE_NAME is needed");
     let mut signals = Signals::new().context("listen for signals")?;
     let scope = Scope::new("node-agent");
-    let channel = ambit_channel::connect(&channel(&args)).context("the control plane")?;
-    start(args, channel, &scope).await?;
+    let channel = match &args.control_plane {
+        Some(address) => {
+            let channel = ambit_channel::connect(&channel(&args, address));
+            Some(channel.context("the control plane")?)
+        }
+        None => None,
+    };
+    let cluster = match &args.from {
+        Some(_) => None,
+        None => {
+            let cluster = ambit_cluster::connect(args.kubeconfig.as_deref()).await;
+            Some(cluster.context("the Kubernetes API")?)
+        }
+    };
+    let source = match (&args.from, &cluster) {
+        (Some(directory), _) => Source::Directory(DirSource::new(directory)),
+        (None, Some(cluster)) => {
+            Source::Cluster(NodeSource::new(cluster.client.clone(), args.node.clone()))
+        }
+        (None, None) => anyhow::bail!("no source of objects"),
+    };
+    let annotations = cluster
+        .clone()
+        .map(|cluster| Arc::new(ApiServer(cluster)) as Arc<dyn PodWriter>);
+    let outward = Outward {
+        channel,
+        annotations,
+        source,
+    };
+    let ending = install::Ending::new(&args, cluster).await;
+    start(args, outward, &scope).await?;
     signals.next().await;
     info!("ending; rules and proxies stay as they are");
+    let end = async {
+        scope.finish(Duration::ZERO).await;
+        if let Some(ending) = ending {
+            ending.run().await;
+        }
+    };
     tokio::select! {
-        _ = scope.finish(Duration::ZERO) => {}
+        () = end => {}
         _ = signals.next() => {}
     }
     Ok(())
 }
 
-async fn start<I>(
-    args: Args,
-    channel: InterceptedService<Channel, I>,
-    scope: &Scope,
-) -> anyhow::Result<()>
+/// Where objects come from.
+enum Source {
+    Directory(DirSource),
+    Cluster(NodeSource),
+}
+
+/// Whom the agent talks to, besides the node.
+struct Outward<I> {
+    channel: Option<InterceptedService<Channel, I>>,
+    annotations: Option<Arc<dyn PodWriter>>,
+    source: Source,
+}
+
+async fn start<I>(args: Args, outward: Outward<I>, scope: &Scope) -> anyhow::Result<()>
 where
     I: Interceptor + Clone + Send + Sync + 'static,
 {
     let readiness = Readiness::new();
-    let board = Board::new();
-    let node = NetNs::current().context("the node's own network namespace")?;
+    let told = [
+        outward.channel.as_ref().map(|_| Audience::ControlPlane),
+        outward.annotations.as_ref().map(|_| Audience::Annotations),
+    ];
+    let board = Board::new(&told.into_iter().flatten().collect::<Vec<_>>());
+    let node = match &args.node_netns {
+        Some(path) => NetNs::open(path),
+        None => NetNs::current(),
+    };
+    let node = node.context("the node's own network namespace")?;
+    let proc = match outward.source {
+        Source::Directory(_) => args.proc.clone(),
+        Source::Cluster(_) => Some(args.proc.clone().unwrap_or_else(|| "/proc".into())),
+    };
     let zds = bind_zds(&args.zds_socket)?;
     let mut registry = Metrics::new();
     registry.register_build("node-agent", env!("CARGO_PKG_VERSION"));
@@ -87,10 +155,10 @@ where
         redirector: Redirector::new(),
         board: board.clone(),
         metrics: metrics.clone(),
-        node: node.id(),
+        finder: Finder::new(node.id(), proc.clone(), args.netns_dir.clone()),
         drain_bound: args.drain_bound,
     };
-    let inventory = Inventory::new(args.node.clone(), args.ipv6);
+    let inventory = Inventory::new(args.node.clone(), args.ipv6, &args.exclude_namespaces);
     let (agent, settled) = Agent::new(inventory, tools, scope.child("pods"));
 
     serve_http(&args, registry, readiness.clone(), scope).await?;
@@ -99,28 +167,44 @@ where
     let plugin = cni::serve(cni, agent.clone(), metrics, scope.child("cni"));
     scope.spawn("cni", plugin);
     if let Some(kubelet) = args.kubelet_uid {
-        scope.spawn(
-            "probes",
-            probes::run(Probes::new(node, kubelet), board.clone()),
-        );
+        let uid = probes::kubelet(kubelet, proc.as_deref());
+        let probes = Probes::new(node, uid);
+        scope.spawn("probes", probes::run(probes, board.clone()));
     }
+    let guest = install::Guest::of(&args);
+    let installed = guest.as_ref().map(|_| readiness.register("cni plugin"));
     // Neither proxies nor the control plane may hear half of what is there.
     let (settling, zds_scope) = (readiness.register("settled"), scope.child("zds"));
-    let report = report::run(channel, args.node.clone(), board);
-    let outward = scope.clone();
+    let report = outward
+        .channel
+        .map(|channel| report::run(channel, args.node.clone(), board.clone()));
+    let annotations = outward
+        .annotations
+        .map(|writer| annotate::run(writer, agent.clone(), board));
+    let after = scope.clone();
     scope.spawn("outward", async move {
         until_settled(settled).await;
         settling.ready();
-        outward.spawn("zds", zds.run(zds_scope));
-        outward.spawn("report", report);
+        after.spawn("zds", zds.run(zds_scope));
+        if let Some(report) = report {
+            after.spawn("report", report);
+        }
+        if let Some(annotations) = annotations {
+            after.spawn("annotations", annotations);
+        }
+        // Whoever holds pods must know them first.
+        if let Some((guest, installed)) = guest.zip(installed) {
+            after.spawn("cni plugin", guest.stay(installed));
+        }
     });
     let (sender, receiver) = mpsc::channel(CHANGES);
-    scope.spawn(
-        "changes",
-        take_changes(receiver, agent, readiness.register("source")),
-    );
-    DirSource::new(&args.from).run(&scope.child("source"), sender);
-    info!(node = args.node, from = %args.from.display(), "node agent started");
+    let synced = readiness.register("source");
+    scope.spawn("changes", take_changes(receiver, agent, synced));
+    match outward.source {
+        Source::Directory(source) => source.run(&scope.child("source"), sender),
+        Source::Cluster(source) => source.run(&scope.child("source"), sender),
+    }
+    info!(node = args.node, "node agent started");
     Ok(())
 }
 
@@ -186,9 +270,9 @@ async fn bind_http(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-fn channel(args: &Args) -> ChannelConfig {
+fn channel(args: &Args, address: &str) -> ChannelConfig {
     ChannelConfig {
-        address: args.control_plane.clone(),
+        address: address.to_owned(),
         root: RootSource::Path(args.root_ca.clone()),
         alt_hostname: args.alt_hostname.clone(),
         token: TokenSource::File(args.token_file.clone()),

@@ -1,13 +1,32 @@
 //! Keeps the node's translation of kubelet's probes in step with the board.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use ambit_redirect::Probes;
 use tokio::time::{sleep, timeout};
-use tracing::warn;
+use tracing::{info, warn};
 
+use crate::args::KubeletUid;
 use crate::board::{Board, Phase};
+use crate::finder;
+
+/// The user whose probes are translated.
+pub(crate) fn kubelet(asked: KubeletUid, proc: Option<&Path>) -> u32 {
+    match asked {
+        KubeletUid::Uid(uid) => uid,
+        KubeletUid::Auto => {
+            let found = finder::kubelet_uid(proc.unwrap_or(Path::new("/proc")));
+            info!(
+                uid = found.unwrap_or(ROOT),
+                found = found.is_some(),
+                "kubelet's user"
+            );
+            found.unwrap_or(ROOT)
+        }
+    }
+}
 
 /// Runs until it's dropped; what it wrote stays, for the agent's successor.
 pub(crate) async fn run(mut probes: Probes, board: Board) {
@@ -35,5 +54,7 @@ pub(crate) async fn run(mut probes: Probes, board: Board) {
     }
 }
 
+/// What kubelet runs as everywhere but in tests.
+const ROOT: u32 = 0;
 const RETRY: Duration = Duration::from_secs(1);
 const SLOW_POLL: Duration = Duration::from_secs(30);

@@ -17,7 +17,7 @@ use tonic::service::{Interceptor, interceptor::InterceptedService};
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
-use crate::board::Board;
+use crate::board::{Audience, Board};
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +105,7 @@ where
             debug!(sequence, pods = pods.len(), "report acknowledged");
             last = Some(pods);
         }
-        board.acknowledge(version);
+        board.acknowledge(Audience::ControlPlane, version);
         let Some(answers) = answers.as_mut() else {
             return Err(ReportError::Ended);
         };

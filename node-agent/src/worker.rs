@@ -8,11 +8,12 @@ mod guard;
 mod leave;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_kube::Redirection;
-use ambit_netns::{NetNs, NsId};
+use ambit_netns::NetNs;
 use ambit_redirect::zds::{ProxyState, ZdsHandle};
 use ambit_redirect::{Changes, Ensured, Found, RedirectError, Redirector, RuleSet};
 use ambit_runtime::Backoff;
@@ -22,7 +23,8 @@ use tracing::{info, warn};
 
 use self::guard::Guard;
 use crate::board::{Board, Phase, PodStatus};
-use crate::inventory::{NETNS, PodId, PodSpec, Wish};
+use crate::finder::{FindError, Finder};
+use crate::inventory::{PodId, PodSpec, Wish};
 use crate::metrics::{AgentMetrics, Event};
 
 /// What all workers share.
@@ -32,8 +34,7 @@ pub(crate) struct Tools {
     pub(crate) redirector: Redirector,
     pub(crate) board: Board,
     pub(crate) metrics: AgentMetrics,
-    /// The node's own namespace, which is never redirected.
-    pub(crate) node: NsId,
+    pub(crate) finder: Finder,
     pub(crate) drain_bound: Duration,
 }
 
@@ -55,12 +56,8 @@ pub(crate) struct Worker {
 /// A step that failed; it's tried again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
-    #[error("the pod has no annotation {NETNS}, and the CNI plugin hasn't named its namespace")]
-    NoNamespace,
-    #[error("open the pod's network namespace")]
-    Namespace(#[source] io::Error),
-    #[error("the pod's network namespace is the node's own")]
-    HostNamespace,
+    #[error(transparent)]
+    Namespace(#[from] FindError),
     #[error("the pod's redirection")]
     Redirect(#[from] RedirectError),
     #[error("hear of changes of the pod's rules")]
@@ -154,9 +151,10 @@ impl Worker {
     }
 
     async fn serve(&mut self, spec: &PodSpec) -> Result<Ended, StepError> {
-        let Some(ns) = self.open(spec)? else {
+        let Some(place) = self.tools.finder.find(spec).await? else {
             return Ok(self.until_there(spec).await);
         };
+        let ns = place.ns.clone();
         let wanted = RuleSet::Capture(spec.capture.clone());
         let mut changes = self.tools.zds.changes();
         let kernel = Changes::of(&ns).map_err(StepError::Watch)?;
@@ -188,7 +186,7 @@ impl Worker {
         });
         self.backoff.reset();
         info!(pod = %spec.pod, adopted = captured, "redirected");
-        let mut guard = Guard::new(&self.tools, ns, wanted, kernel);
+        let mut guard = Guard::new(&self.tools, place, wanted, kernel);
         loop {
             let proxy = self.tools.zds.state(&self.id);
             self.confirmed |= proxy == ProxyState::Listening;
@@ -236,27 +234,16 @@ impl Worker {
         }
     }
 
-    /// The pod's namespace; `None` if there is none at its path.
-    fn open(&self, spec: &PodSpec) -> Result<Option<NetNs>, StepError> {
-        let path = spec.netns.as_ref().ok_or(StepError::NoNamespace)?;
-        match NetNs::open(path) {
-            Ok(ns) if ns.id() == self.tools.node => Err(StepError::HostNamespace),
-            Ok(ns) => Ok(Some(ns)),
-            Err(e) if is_absent(&e) => Ok(None),
-            Err(e) => Err(StepError::Namespace(e)),
-        }
-    }
-
     /// No namespace, no pod: proxies drop it, and nothing is tried until there
     /// is one.
     async fn until_there(&mut self, spec: &PodSpec) -> Ended {
         self.confirmed = false;
         self.tools.zds.remove(&self.id);
-        let path = spec.netns.clone().unwrap_or_default();
-        let missing = format!("no network namespace at {}", path.display());
+        let named = spec.netns.as_deref().unwrap_or(Path::new(""));
+        let missing = format!("no network namespace at {}", named.display());
         self.trouble(spec, Phase::Pending, missing);
         self.settle();
-        while NetNs::open(&path).is_err_and(|e| is_absent(&e)) {
+        while let Ok(None) = self.tools.finder.find(spec).await {
             sleep(PRESENCE_POLL).await;
         }
         Ended::Again
@@ -324,14 +311,6 @@ fn trouble(state: &ProxyState) -> Option<String> {
             Some("no proxy has confirmed the pod yet".to_owned())
         }
     }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    // What is left of a namespace whose mount is gone is an ordinary file.
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
-    )
 }
 
 async fn pause_for(pause: Option<Duration>) {

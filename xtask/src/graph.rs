@@ -104,6 +104,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "compile",
         ],
     ),
+    ("ambit-cni", &[]),
     (
         "ambit",
         &[

@@ -4,6 +4,7 @@
     reason = "indexing a JSON value answers null"
 )]
 
+mod charts;
 mod docs;
 mod graph;
 mod licences;
@@ -39,6 +40,7 @@ fn tidy() -> Result<Vec<String>> {
     problems.extend(licences::check(&all)?);
     problems.extend(sources::check()?);
     problems.extend(docs::check()?);
+    problems.extend(charts::check()?);
     Ok(problems)
 }
 

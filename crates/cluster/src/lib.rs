@@ -17,6 +17,7 @@ mod scripted;
 pub mod status;
 mod watch;
 mod webhooks;
+pub mod node;
 
 pub use client::{ConnectError, Connection, connect};
 pub use kube::Client;

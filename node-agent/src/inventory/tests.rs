@@ -1,7 +1,7 @@
 use super::*;
 
 fn inventory(manifests: &str) -> Inventory {
-    let mut inventory = Inventory::new("n1".into(), true);
+    let mut inventory = Inventory::new("n1".into(), true, &["quiet".into()]);
     let loaded = ambit_kube::read_manifest("test.yaml", manifests);
     assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
     for object in loaded.objects {
@@ -84,11 +84,16 @@ fn the_plugin_names_the_namespace_until_it_takes_it_away() {
         name: "a".into(),
     };
     assert_eq!(
-        inventory.admission(&name),
+        inventory.admission(&name, None),
         (Admission::Enrolled, Some("u-a".into()))
     );
     let ip: IpAddr = "10.0.0.9".parse().unwrap();
-    inventory.sandbox_added(&name, "/run/netns/x".into(), vec![ip]);
+    let place = |netns: &str, container: &str| SandboxPlace {
+        netns: netns.into(),
+        ips: vec![ip],
+        container: Some(container.into()),
+    };
+    inventory.sandbox_added(&name, place("/run/netns/x", "c1"));
     let wishes = inventory.wishes();
     let Some(Wish::Serve(spec)) = wishes.get("u-a") else {
         panic!("{wishes:?}");
@@ -97,15 +102,22 @@ fn the_plugin_names_the_namespace_until_it_takes_it_away() {
         (spec.netns.as_deref(), &spec.ips),
         (Some(std::path::Path::new("/run/netns/x")), &vec![ip])
     );
-    inventory.sandbox_removed(&name);
+    inventory.sandbox_removed(&name, Some("c0"));
+    assert_eq!(inventory.wishes().len(), 1, "that was a sandbox before");
+    inventory.sandbox_removed(&name, Some("c1"));
     assert!(inventory.wishes().is_empty());
-    inventory.sandbox_added(&name, "/run/netns/y".into(), vec![]);
+    inventory.sandbox_added(&name, place("/run/netns/y", "c2"));
     assert_eq!(inventory.wishes().len(), 1);
+    inventory.sandbox_removed(&name, Some("c1"));
+    assert_eq!(inventory.wishes().len(), 1, "said again, and late");
     let nobody = PodName {
         namespace: "shop".into(),
         name: "b".into(),
     };
-    assert_eq!(inventory.admission(&nobody), (Admission::Unknown, None));
+    assert_eq!(
+        inventory.admission(&nobody, None),
+        (Admission::Unknown, None)
+    );
 }
 
 #[test]
@@ -117,4 +129,67 @@ fn a_pod_without_uid_is_known_by_its_name() {
         panic!("{wishes:?}");
     };
     assert_eq!(&*spec.uid, "");
+}
+
+#[test]
+fn a_pod_of_an_excluded_namespace_is_left_alone() {
+    let own_label = ", labels: {istio.io/dataplane-mode: ambient}";
+    let text = pod("a", own_label, "", "").replace("shop", "quiet");
+    let inventory = inventory(&[SHOP.to_owned(), text].concat());
+    let wishes = inventory.wishes();
+    assert!(matches!(wishes.get("u-a"), Some(Wish::Leave(_))));
+}
+
+#[test]
+fn a_static_pod_is_looked_for_by_the_hash_that_kubelet_knows_it_by() {
+    let mirror = ", annotations: {kubernetes.io/config.mirror: m, kubernetes.io/config.hash: abc}";
+    let fake = ", annotations: {kubernetes.io/config.hash: abc}";
+    let pods = [
+        SHOP.to_owned(),
+        pod("a", mirror, "", ""),
+        pod("b", fake, "", ""),
+    ];
+    let wishes = inventory(&pods.concat()).wishes();
+    let uid = |id: &str| match wishes.get(id) {
+        Some(Wish::Serve(spec)) => spec.cgroup_uid.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        (uid("u-a"), uid("u-b")),
+        ("abc".to_owned(), "u-b".to_owned())
+    );
+}
+
+#[test]
+fn only_pods_that_live_are_annotated() {
+    let enabled = r#", annotations: {ambient.istio.io/redirection: enabled}, resourceVersion: "7""#;
+    let leaving = r#", deletionTimestamp: "2026-01-01T00:00:00Z""#;
+    let pods = [
+        pod("a", enabled, "", ""),
+        pod("b", "", "", "phase: Succeeded"),
+        pod("c", leaving, "", ""),
+        pod("d", "", "", ""),
+        pod("e", "", "", "").replace(", uid: u-e", ""),
+    ];
+    let observed = inventory(&pods.concat()).annotated();
+    let seen: Vec<_> = observed
+        .iter()
+        .map(|o| (&*o.id, &*o.version, o.redirection.as_deref()))
+        .collect();
+    assert_eq!(seen, [("u-a", "7", Some("enabled")), ("u-d", "", None)]);
+}
+
+#[test]
+fn a_pod_of_the_same_name_before_tells_nothing_of_the_next() {
+    let static_pod =
+        ", annotations: {kubernetes.io/config.mirror: m, kubernetes.io/config.hash: abc}";
+    let inventory = inventory(&[SHOP.to_owned(), pod("a", static_pod, "", "")].concat());
+    let name = PodName {
+        namespace: "shop".into(),
+        name: "a".into(),
+    };
+    let asked = |uid| inventory.admission(&name, uid).0;
+    assert_eq!(asked(Some("u-a")), Admission::Enrolled);
+    assert_eq!(asked(Some("abc")), Admission::Enrolled);
+    assert_eq!(asked(Some("u-next")), Admission::Unknown);
 }

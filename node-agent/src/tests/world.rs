@@ -11,6 +11,7 @@ use ambit_proto::enrolment::{NodeReport, Redirection, ReportAck};
 use ambit_redirect::zds::{ZdsClient, ZdsRequest};
 use ambit_redirect::{Capture, Found, Redirector, RuleSet};
 use ambit_runtime::Scope;
+use ambit_source::DirSource;
 use clap::Parser;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -19,6 +20,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::Args;
+use crate::annotate::PodWriter;
 
 pub(crate) const NODE: &str = "worker-1";
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -32,6 +34,10 @@ pub(crate) struct World {
     pub(crate) journal: Journal,
     pub(crate) control_plane: ControlPlane,
     pub(crate) drain_bound: &'static str,
+    /// Whether the control plane is told.
+    pub(crate) reports: bool,
+    /// Who writes annotations.
+    pub(crate) writer: Option<Arc<dyn PodWriter>>,
     control_plane_scope: Scope,
     address: String,
 }
@@ -60,6 +66,8 @@ impl World {
             journal,
             control_plane,
             drain_bound: "1h",
+            reports: true,
+            writer: None,
             control_plane_scope,
             address,
         }
@@ -98,7 +106,13 @@ impl World {
         let bearer = |request: Request<()>| Ok(request);
         let channel = InterceptedService::new(endpoint.connect_lazy(), bearer);
         let scope = Scope::new("agent");
-        crate::start(args, channel, &scope).await.unwrap();
+        let source = crate::Source::Directory(DirSource::new(self.path("manifests")));
+        let outward = crate::Outward {
+            channel: self.reports.then_some(channel),
+            annotations: self.writer.clone(),
+            source,
+        };
+        crate::start(args, outward, &scope).await.unwrap();
         Running(scope)
     }
 

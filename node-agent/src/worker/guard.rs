@@ -9,13 +9,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
 use super::{PRESENCE_POLL, StepError, Tools};
+use crate::finder::Place;
 use crate::inventory::PodSpec;
 use crate::metrics::Event;
 
 /// Keeps a rule set in force.
 pub(super) struct Guard {
     tools: Tools,
-    ns: NetNs,
+    place: Place,
     wanted: RuleSet,
     kernel: Changes,
     look_again: Instant,
@@ -24,11 +25,11 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(tools: &Tools, ns: NetNs, wanted: RuleSet, kernel: Changes) -> Self {
+    pub(super) fn new(tools: &Tools, place: Place, wanted: RuleSet, kernel: Changes) -> Self {
         let now = Instant::now();
         Self {
             tools: tools.clone(),
-            ns,
+            place,
             wanted,
             kernel,
             look_again: now + slow_poll(),
@@ -47,16 +48,22 @@ impl Guard {
         tokio::select! {
             heard = self.kernel.next() => heard.map_err(StepError::Watch)?,
             () = sleep_until(look_again) => {}
-            () = sleep(PRESENCE_POLL) => return Ok(self.is_there(spec)),
+            () = sleep(PRESENCE_POLL) => return Ok(self.is_there(spec).await),
         }
         self.look_again = Instant::now();
-        if self.tools.redirector.ensure(&self.ns, &self.wanted).await? == Ensured::Written {
+        if self
+            .tools
+            .redirector
+            .ensure(&self.place.ns, &self.wanted)
+            .await?
+            == Ensured::Written
+        {
             warn!(pod = %spec.pod, "something had changed the rules; they are repaired");
             self.tools.metrics.reconciled(Event::Repaired);
             self.slow_down().await;
         }
         self.look_again = Instant::now() + slow_poll();
-        Ok(self.is_there(spec))
+        Ok(self.is_there(spec).await)
     }
 
     /// Whoever fights over the rules gets an answer at once, then at a pace.
@@ -69,9 +76,24 @@ impl Guard {
         sleep(self.pace.next_wait()).await;
     }
 
-    fn is_there(&self, spec: &PodSpec) -> bool {
-        let opened = spec.netns.as_ref().map(NetNs::open);
-        matches!(opened, Some(Ok(ns)) if ns.id() == self.ns.id())
+    /// A path that was named goes with the namespace. A process may end and
+    /// leave it: only another namespace says that this one is over.
+    async fn is_there(&mut self, spec: &PodSpec) -> bool {
+        let opened = NetNs::open(&self.place.path);
+        if opened.is_ok_and(|ns| ns.id() == self.place.ns.id()) {
+            return true;
+        }
+        if !self.place.by_process {
+            return false;
+        }
+        match self.tools.finder.find(spec).await {
+            Ok(Some(place)) if place.ns.id() == self.place.ns.id() => {
+                self.place = place;
+                true
+            }
+            Ok(Some(_)) => false,
+            Ok(None) | Err(_) => true,
+        }
     }
 }
 

@@ -12,21 +12,23 @@ use tracing::info;
 use super::guard::Guard;
 use super::{Ended, StepError, Worker};
 use crate::board::Phase;
+use crate::finder::FindError;
 use crate::inventory::PodSpec;
 use crate::metrics::Event;
 
 impl Worker {
     pub(super) async fn leave(&mut self, spec: &PodSpec) -> Result<Ended, StepError> {
         self.confirmed = false;
-        let ns = match self.open(spec) {
-            Ok(Some(ns)) => ns,
+        let place = match self.tools.finder.find(spec).await {
+            Ok(Some(place)) => place,
             // Never enrolled, as far as anybody can tell, or gone with its namespace.
-            Ok(None) | Err(StepError::NoNamespace | StepError::HostNamespace) => {
+            Ok(None) | Err(FindError::Unnamed | FindError::HostNamespace) => {
                 self.gone(spec);
                 return Ok(Ended::Done);
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
+        let ns = place.ns.clone();
         if !self.tools.redirector.any(&ns).await? {
             self.gone(spec);
             return Ok(Ended::Done);
@@ -47,7 +49,7 @@ impl Worker {
         self.tools.redirector.ensure(&ns, &RuleSet::Drain).await?;
         self.backoff.reset();
 
-        let mut guard = Guard::new(&self.tools, ns.clone(), RuleSet::Drain, kernel);
+        let mut guard = Guard::new(&self.tools, place, RuleSet::Drain, kernel);
         let there = tokio::select! {
             drained = self.drained(&ns, version, until) => drained.map(|()| true),
             lost = guarded(&mut guard, spec) => lost.map(|()| false),
