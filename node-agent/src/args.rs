@@ -107,7 +107,7 @@ pub struct CniArgs {
     #[arg(long, value_name = "FILE", env = "CNI_CONF_NAME")]
     pub cni_conf_name: Option<String>,
     /// The plugin to put there.
-    #[arg(long, value_name = "FILE", default_value = "/usr/local/bin/ambit-cni")]
+    #[arg(long, value_name = "FILE", default_value = "/opt/ambit/ambit-cni")]
     pub cni_plugin: PathBuf,
     /// The agent's socket and its directory, as the node sees them.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CNI_SOCKET)]
