@@ -64,7 +64,7 @@ impl Agent {
         );
         let mut stream = self.connect()?;
         let mut answer = Vec::new();
-        let talk = |stream: &mut UnixStream| -> io::Result<()> {
+        let mut talk = |stream: &mut UnixStream| -> io::Result<()> {
             stream.set_read_timeout(Some(ANSWER))?;
             stream.set_write_timeout(Some(ANSWER))?;
             stream.write_all(request.as_bytes())?;

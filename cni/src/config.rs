@@ -70,8 +70,13 @@ impl Config {
 
     /// The addresses that the plugins before this one gave.
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
-        let ips = self.prev_result.as_ref().and_then(|result| result.get("ips"));
-        let bare = |ip: &Value| ip.get("address")?.as_str()?.split('/').next()?.parse().ok();
+        let ips = self
+            .prev_result
+            .as_ref()
+            .and_then(|result| result.get("ips"));
+        let bare = |ip: &Value| -> Option<IpAddr> {
+            ip.get("address")?.as_str()?.split('/').next()?.parse().ok()
+        };
         let ips = ips.and_then(Value::as_array).into_iter().flatten();
         ips.filter_map(bare).collect()
     }

@@ -191,7 +191,10 @@ pub(super) fn chained(text: &str, entry: &str) -> Result<String, ConflistError> 
 /// The configuration of a single plugin, if it can be used.
 fn single(text: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(text).ok()?;
-    let named = value.get("type")?.as_str().is_some_and(|name| !name.is_empty());
+    let named = value
+        .get("type")?
+        .as_str()
+        .is_some_and(|name| !name.is_empty());
     named.then_some(value)
 }
 
@@ -211,7 +214,10 @@ fn plugins(text: &str) -> Result<Vec<Plugin>, ConflistError> {
         return Err(ConflistError::NoList);
     }
     let place = |(plugin, (start, end)): (&Value, (usize, usize))| {
-        let r#type = plugin.get("type").and_then(Value::as_str).unwrap_or_default();
+        let r#type = plugin
+            .get("type")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let r#type = r#type.to_owned();
         if !plugin.is_object() {
             return Err(ConflistError::NoList);

@@ -130,7 +130,14 @@ mod tests {
     #[test]
     fn elements_of_every_kind_are_found() {
         let text = r#" { "a" : {"list": [9]}, "list" :[ 1 ,"x,]\\\"" , {"b":[1,{}]}, [ ] ,null,-1.5e3] , "z":[]}"#;
-        let expected = ["1", r#""x,]\\\"""#, r#"{"b":[1,{}]}"#, "[ ]", "null", "-1.5e3"];
+        let expected = [
+            "1",
+            r#""x,]\\\"""#,
+            r#"{"b":[1,{}]}"#,
+            "[ ]",
+            "null",
+            "-1.5e3",
+        ];
         assert_eq!(texts(text, "list"), expected);
         assert_eq!(texts(text, "z"), [""; 0]);
         assert_eq!(texts(text, "b"), [""; 0]);
@@ -141,12 +148,25 @@ mod tests {
     fn no_text_leads_out_of_itself() {
         let whole = r#"{"k": [ {"a": "\\\""}, "é\u0020" ], "x": [}]"#;
         for end in 0..=whole.len() {
-            let Some(text) = whole.get(..end) else { continue };
+            let Some(text) = whole.get(..end) else {
+                continue;
+            };
             for (start, end) in elements(text, "k") {
                 assert!(start <= end && end <= text.len(), "{text}");
             }
         }
-        for text in ["", "[", "{", "}", "{\"", "{\"k\"", "{\"k\":", "{\"k\":[,", "{:}", "\"\\"] {
+        for text in [
+            "",
+            "[",
+            "{",
+            "}",
+            "{\"",
+            "{\"k\"",
+            "{\"k\":",
+            "{\"k\":[,",
+            "{:}",
+            "\"\\",
+        ] {
             let _ = elements(text, "k");
         }
     }
