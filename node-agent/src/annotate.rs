@@ -58,13 +58,10 @@ pub(crate) async fn run(writer: Arc<dyn PodWriter>, agent: Agent, board: Board) 
         let (version, pods) = board.all();
         let wanted = |id: &PodId| pods.get(id).map_or(Redirection::None, |s| s.redirection);
         let due = sent.due(agent.annotated(), wanted);
-        let writes = due.into_iter().map(|(observed, value)| {
-            let writer = Arc::clone(&writer);
-            async move {
-                let written = writer.annotate(&observed.pod, &observed.id, value).await;
-                (observed, value, written)
-            }
-        });
+        let writes: Vec<_> = due
+            .into_iter()
+            .map(|(observed, value)| write(Arc::clone(&writer), observed, value))
+            .collect();
         let mut writes = futures::stream::iter(writes).buffer_unordered(AT_ONCE);
         let mut failed = false;
         while let Some((observed, value, written)) = writes.next().await {
@@ -97,6 +94,19 @@ pub(crate) async fn run(writer: Arc<dyn PodWriter>, agent: Agent, board: Board) 
             return;
         }
     }
+}
+
+async fn write(
+    writer: Arc<dyn PodWriter>,
+    observed: Observed,
+    value: Option<&'static str>,
+) -> (
+    Observed,
+    Option<&'static str>,
+    Result<Annotated, AnnotateError>,
+) {
+    let written = writer.annotate(&observed.pod, &observed.id, value).await;
+    (observed, value, written)
 }
 
 /// What was written and hasn't come back from the API server yet.

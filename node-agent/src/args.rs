@@ -87,6 +87,7 @@ pub struct Args {
     #[arg(long, value_name = "BOOL", env = "AMBIENT_IPV6", default_value_t = true, action = clap::ArgAction::Set)]
     pub ipv6: bool,
     #[command(flatten)]
+    /// Where the plugin goes, and what becomes of it.
     pub cni: CniArgs,
     /// What is logged: a level, or TARGET=LEVEL, comma-separated.
     #[arg(long, value_name = "FILTER", default_value = "info")]

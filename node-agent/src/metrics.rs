@@ -126,7 +126,7 @@ mod tests {
         let config = ambit_redirect::zds::ZdsConfig::default();
         let zds = ambit_redirect::zds::ZdsServer::bind(dir.path().join("zds"), config).unwrap();
         let mut registry = Metrics::new();
-        let ours = AgentMetrics::register(&mut registry, Board::new(), zds.handle());
+        let ours = AgentMetrics::register(&mut registry, Board::new(&[]), zds.handle());
         ours.reconciled(Event::Repaired);
         ours.answered_plugin(500);
         let text = registry.encode().unwrap();

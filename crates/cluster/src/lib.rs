@@ -8,6 +8,7 @@ pub mod apply;
 mod client;
 pub mod lease;
 mod metadata;
+pub mod node;
 mod resource;
 mod review;
 mod root_maps;
@@ -17,7 +18,6 @@ mod scripted;
 pub mod status;
 mod watch;
 mod webhooks;
-pub mod node;
 
 pub use client::{ConnectError, Connection, connect};
 pub use kube::Client;

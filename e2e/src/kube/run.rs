@@ -162,8 +162,8 @@ impl Run {
         remove(&self.dir, &self.record)
     }
 
-    /// Removes the box of that name, and those of killed runs. Says whether
-    /// there was one.
+    /// Removes the box of that name, and ends who still brings it up; and
+    /// removes those of killed runs. Says whether there was one.
     ///
     /// # Errors
     /// If something doesn't end.
@@ -174,7 +174,12 @@ impl Run {
         if !dir.exists() {
             return Ok(false);
         }
-        remove(&dir, &read(&dir)?)?;
+        let record = read(&dir)?;
+        // One that still brings it up would wait for it in vain.
+        if let Some(owner) = record.owner.filter(|o| o.pid != std::process::id()) {
+            owner.end()?;
+        }
+        remove(&dir, &record)?;
         Ok(true)
     }
 

@@ -304,7 +304,7 @@ mod tests {
         let single = "{\"cniVersion\": \"0.4.0\",  \"type\":\"ptp\", \"name\": \"pods\"}\n";
         let list = chained(single, ENTRY).unwrap();
         assert!(list.contains(single.trim()));
-        let read: serde_json::Value = serde_json::from_str(&list).unwrap();
+        let read: Value = serde_json::from_str(&list).unwrap();
         assert_eq!(read["cniVersion"], "0.4.0");
         assert_eq!(read["name"], "pods");
         assert_eq!(read["plugins"][1]["type"], "ambit-cni");
