@@ -33,7 +33,8 @@ pub fn bin_dir() -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn beside_this_program() -> Result<PathBuf> {
+/// The directory of the profile that this program was built in, `target/debug`.
+pub(crate) fn beside_this_program() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let dir = program.parent().context("a program is in a directory")?;
     // Test programs are one level deeper, in `deps`.

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::programs::beside_this_program;
+
 /// The directory that everything of the box is below: `AMBIT_KUBE_DIR`, or
 /// `kube` in the build directory that this program is in.
 ///
@@ -14,7 +16,7 @@ pub fn base() -> Result<PathBuf> {
     if let Ok(dir) = std::env::var("AMBIT_KUBE_DIR") {
         return Ok(PathBuf::from(dir));
     }
-    let profile = built()?;
+    let profile = beside_this_program()?;
     let target = profile.parent().context("a profile is in a directory")?;
     Ok(target.join("kube"))
 }
@@ -50,7 +52,7 @@ pub fn kube_program(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// If it is missing, with the command that builds it.
 pub fn own_program(name: &str) -> Result<PathBuf> {
-    let path = built()?.join(name);
+    let path = beside_this_program()?.join(name);
     ensure!(
         path.exists(),
         "{} is missing: run `cargo build -p ambit-e2e --bins`",
@@ -64,7 +66,7 @@ pub fn own_program(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// See [`base`].
 pub fn images() -> Result<PathBuf> {
-    let profile = built()?;
+    let profile = beside_this_program()?;
     let profile = profile.file_name().context("a profile has a name")?;
     Ok(base()?.join("images").join(profile))
 }
@@ -72,17 +74,4 @@ pub fn images() -> Result<PathBuf> {
 /// The Go modules and manifests of this repository.
 pub fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kube")
-}
-
-/// The directory of the profile that this program was built in, `target/debug`.
-fn built() -> Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    let dir = program.parent().context("a program is in a directory")?;
-    // Test programs are one level deeper, in `deps`.
-    let dir = if dir.ends_with("deps") {
-        dir.parent().unwrap_or(dir)
-    } else {
-        dir
-    };
-    Ok(dir.to_owned())
 }

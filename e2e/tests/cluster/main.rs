@@ -9,7 +9,10 @@
 
 mod certificates;
 mod control;
+mod faults;
 mod nodes;
+mod replicas;
 mod shop;
 mod traces;
+mod watches;
 mod world;

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use ambit_e2e::kube::{Api, Cluster, ClusterOptions, images};
-use anyhow::Result;
+use ambit_e2e::kube::{Api, Cluster, ClusterOptions, images, install};
+use anyhow::{Context, Result};
 
 /// A cluster: a box that goes with the scenario, or somebody else's.
 pub(crate) struct World {
     pub(crate) api: Api,
-    // Held: it is removed with this.
-    _own: Option<Box<Cluster>>,
+    // Removed with this.
+    own: Option<Box<Cluster>>,
 }
 
 impl World {
@@ -18,7 +18,7 @@ impl World {
         if let Some(kubeconfig) = given() {
             return Ok(Self {
                 api: Api::new(&kubeconfig)?,
-                _own: None,
+                own: None,
             });
         }
         let options = ClusterOptions {
@@ -28,8 +28,22 @@ impl World {
         let own = Cluster::start(options).await?;
         Ok(Self {
             api: own.api().clone(),
-            _own: Some(Box::new(own)),
+            own: Some(Box::new(own)),
         })
+    }
+
+    /// [`any`](Self::any), with Ambit installed by its charts and the shop running.
+    pub(crate) async fn meshed() -> Result<Self> {
+        let world = Self::any().await?;
+        install::gateway_api(&world.api).await?;
+        install::ambit(&world.api).await?;
+        install::shop(&world.api).await?;
+        Ok(world)
+    }
+
+    /// The box, for scenarios that [need one](needs_a_box).
+    pub(crate) fn own(&mut self) -> Result<&mut Cluster> {
+        self.own.as_deref_mut().context("the cluster isn't ours")
     }
 }
 

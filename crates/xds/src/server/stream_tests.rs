@@ -429,7 +429,7 @@ fn on_demand_follows_new_members_and_nothing_foreign() {
     // Something that was asked for in vain appears.
     want(&mut scene, "/10.0.0.77");
     let mut late = member("late", "shop/other");
-    late.aliases = names(&["/10.0.0.77"]);
+    late.aliases = vec!["/10.0.0.77".into()];
     scene.publish(batch(vec![TypeDelta {
         type_url: ADDRESS.into(),
         changed: vec![late],
