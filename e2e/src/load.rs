@@ -6,6 +6,7 @@
 //! client's ports aren't left in TIME_WAIT), `I` one byte answered, then nothing.
 
 pub mod http;
+pub mod steady;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

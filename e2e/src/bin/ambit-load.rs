@@ -1,12 +1,15 @@
-//! The benchmark's application: see `ambit_e2e::load`. Prints its outcome as
-//! one line of JSON.
+//! The benchmark's application, and the load of scenarios on a cluster: see
+//! `ambit_e2e::load`. Prints its outcome as one line of JSON, `steady` a line
+//! each second and one for each failure.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use ambit_e2e::load;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
+use tokio::net::lookup_host;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 enum Arguments {
@@ -44,6 +47,28 @@ enum Arguments {
     Connects(Target),
     /// Idle connections, held until standard input ends.
     Idle(Target),
+    /// Requests to an `ambit-echo` until it is ended; every failure is counted
+    /// as what it was.
+    Steady(Steady),
+}
+
+#[derive(clap::Args)]
+struct Steady {
+    /// Server, as HOST:PORT.
+    #[arg(long)]
+    to: String,
+    /// Workers that open a connection for every request.
+    #[arg(long, default_value_t = 8)]
+    fresh: usize,
+    /// Workers that keep their connection.
+    #[arg(long, default_value_t = 8)]
+    kept: usize,
+    /// Between two requests of a worker.
+    #[arg(long, default_value = "20ms")]
+    pause: humantime::Duration,
+    /// How long a connection, or an answer, may take.
+    #[arg(long, default_value = "5s")]
+    patience: humantime::Duration,
 }
 
 #[derive(clap::Args)]
@@ -66,6 +91,7 @@ async fn main() -> Result<()> {
         Arguments::Idle(t) => {
             return load::idle(t.to, t.connections, opened).await;
         }
+        Arguments::Steady(load) => return steady(load).await,
         Arguments::ServeHttp { port } => return load::http::serve(port).await,
         Arguments::Http(t) => {
             return print(&load::http::requests(t.to, t.connections, time(&t)).await?);
@@ -82,6 +108,36 @@ async fn main() -> Result<()> {
     print(&outcome)
 }
 
+/// Its pod is ended like any other: at once, since nobody waits for it.
+async fn steady(load: Steady) -> Result<()> {
+    let mut end = signal(SignalKind::terminate())?;
+    let found = lookup_host(&load.to).await;
+    let to = found
+        .with_context(|| format!("look {} up", load.to))?
+        .next();
+    let running = load::steady::Steady {
+        to: to.with_context(|| format!("{} has no address", load.to))?,
+        host: load.to,
+        fresh: load.fresh,
+        kept: load.kept,
+        pause: load.pause.into(),
+        patience: load.patience.into(),
+    }
+    .start(failed);
+    let mut tick = tokio::time::interval(EVERY);
+    loop {
+        tokio::select! {
+            _ = end.recv() => return Ok(()),
+            _ = tick.tick() => print(&running.tally())?,
+        }
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "the driver reads it there")]
+fn failed(failure: &str) {
+    println!("FAILED {failure}");
+}
+
 #[allow(clippy::print_stdout, reason = "the driver reads it there")]
 fn opened() {
     println!("open");
@@ -96,3 +152,6 @@ fn print(outcome: &impl serde::Serialize) -> Result<()> {
 fn time(target: &Target) -> Duration {
     Duration::from_secs(target.seconds)
 }
+
+/// How often `steady` says how it stands.
+const EVERY: Duration = Duration::from_millis(500);

@@ -64,15 +64,19 @@ pub fn of_ambit() -> Result<Vec<PathBuf>> {
     Ok(made)
 }
 
-/// The archive of the scenarios' application alone.
+/// The archive of the scenarios' application alone, and of the load that they
+/// put on it.
 ///
 /// # Errors
-/// If the program is missing.
+/// If a program is missing.
 pub fn of_echo() -> Result<Vec<PathBuf>> {
-    let echo = programs::bin_dir()?.join("ambit-echo");
-    let made = archive("echo", &[&echo], || {
+    let bin = programs::bin_dir()?;
+    let (echo, load) = (bin.join("ambit-echo"), bin.join("ambit-load"));
+    let made = archive("echo", &[&echo, &load], || {
         let to = "/usr/local/bin/ambit-echo";
-        Image::new(&[ECHO], &[to])?.program(&echo, to)
+        Image::new(&[ECHO], &[to])?
+            .program(&echo, to)?
+            .program(&load, "/usr/local/bin/ambit-load")
     })?;
     Ok(vec![made])
 }

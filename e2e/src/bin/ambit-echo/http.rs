@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, TRAILER};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TRAILER};
 use hyper::rt::{Read, Write};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode, Version};
@@ -102,7 +102,15 @@ async fn h1_connection(
     io: impl Read + Write + Unpin + Send + 'static,
     asked: Asked,
 ) -> hyper::Result<()> {
-    let handler = service_fn(|request| asked.answer(request));
+    let handler = service_fn(async |request| {
+        let mut response = asked.answer(request).await?;
+        // A client that hears so sends nothing more into the end.
+        if *asked.service.ending.borrow() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        Ok::<_, io::Error>(response)
+    });
     hyper::server::conn::http1::Builder::new()
         .half_close(true)
         .max_buf_size(2 << 20)
@@ -115,15 +123,28 @@ async fn h2_connection(
     io: impl Read + Write + Unpin + Send + 'static,
     asked: Asked,
 ) -> hyper::Result<()> {
+    let mut ending = asked.service.ending.clone();
+    let ending = async move {
+        if ending.wait_for(|ending| *ending).await.is_err() {
+            std::future::pending().await
+        }
+    };
     let asked = Arc::new(asked);
     let handler = service_fn(move |request| {
         let asked = Arc::clone(&asked);
         async move { asked.answer(request).await }
     });
-    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .max_header_list_size(2 << 20)
-        .serve_connection(io, handler)
-        .await
+        .serve_connection(io, handler);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = ending => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    }
 }
 
 /// What a connection knows.

@@ -25,6 +25,8 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 #[derive(Parser)]
 enum Arguments {
@@ -61,6 +63,10 @@ struct Serve {
     /// Service that `/call` asks, as NAME:PORT.
     #[arg(long)]
     upstream: Vec<String>,
+    /// How long it goes on after SIGTERM: new connections are still served, and
+    /// each answer of HTTP/1.1 is its connection's last.
+    #[arg(long, default_value = "0s")]
+    drain: humantime::Duration,
     /// Has a line echoed by ADDRESS:PORT as the very first thing that it does.
     #[arg(long)]
     hello: Option<SocketAddr>,
@@ -73,6 +79,8 @@ pub(crate) struct Service {
     pub(crate) upstreams: Vec<String>,
     /// Requests with an id: how many, and the last.
     pub(crate) seen: Mutex<HashMap<String, Seen>>,
+    /// It was asked to end.
+    pub(crate) ending: watch::Receiver<bool>,
 }
 
 /// The requests with one id.
@@ -90,7 +98,9 @@ async fn main() -> Result<()> {
             .await
             .with_context(|| format!("say hello to {to}"))?;
     }
+    let (end, ending) = watch::channel(false);
     let service = Arc::new(Service {
+        ending,
         pod: environment("POD_NAME"),
         namespace: environment("POD_NAMESPACE"),
         upstreams: serve.upstream,
@@ -119,10 +129,21 @@ async fn main() -> Result<()> {
     if let Some(port) = serve.tcp_named {
         servers.spawn(tcp::serve_named(listen(port).await?, Arc::clone(&service)));
     }
-    match servers.join_next().await {
-        Some(ended) => ended?,
-        None => std::future::pending().await,
-    }
+    // The first process of a container gets no signal that it doesn't ask for.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let ended = async {
+        match servers.join_next().await {
+            Some(ended) => ended?,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = ended => return ended,
+        _ = terminate.recv() => end.send_replace(true),
+    };
+    // `servers` are still served: who comes hasn't heard yet.
+    tokio::time::sleep(serve.drain.into()).await;
+    Ok(())
 }
 
 async fn listen(port: u16) -> Result<TcpListener> {
