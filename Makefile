@@ -12,13 +12,14 @@ export AMBIT_REQUIRE_NETNS := 1
 endif
 
 .PHONY: help setup build demo test test-long fuzz bench fmt lint unit e2e clean \
-	cluster cluster-down cluster-build test-cluster
+	cluster cluster-down cluster-build test-cluster conformance
 
 help:
 	@echo "make demo        a mesh on two nodes, shown and checked (HOLD=1 leaves it up)"
 	@echo "make test        everything but test-cluster"
 	@echo "make cluster     a real Kubernetes on this machine, Ambit on it; cluster-down removes it"
 	@echo "make test-cluster  the scenarios on it, or on the cluster of KUBECONFIG"
+	@echo "make conformance  the conformance suite of Gateway API on it"
 	@echo "make test-long   the second TLS provider, long property runs"
 	@echo "make fuzz        every parser against random input (SECONDS_EACH=60 each)"
 	@echo "make bench       measurements beside a named baseline (QUICK=1: under 5 minutes)"
@@ -71,6 +72,13 @@ cluster-down:
 
 test-cluster: cluster-build
 	$(CARGO) test --locked -p ambit-e2e --features cluster --test cluster -- --test-threads=1
+
+# Its report goes to docs/conformance.
+conformance:
+	@./xtask/setup.sh --cluster
+	$(CARGO) build --locked $(OURS) --bins
+	$(CLUSTER) build api cluster conformance
+	$(CARGO) run --locked --quiet -p ambit-e2e --bin conformance
 
 test-long: setup
 	$(CARGO) test --locked -p ambit-identity -p ambit-hbone --features ambit-identity/boring

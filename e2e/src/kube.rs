@@ -21,6 +21,7 @@ pub mod paths;
 pub mod relay;
 pub mod run;
 pub mod space;
+pub mod suite;
 
 pub use api::Api;
 pub use cluster::{Cluster, ClusterOptions};

@@ -25,5 +25,6 @@ pub mod privilege;
 pub mod programs;
 pub mod scenario;
 pub mod scrape;
+pub mod serving;
 
 pub use cluster::{Cluster, Options, WaypointPod, WaypointProgram};

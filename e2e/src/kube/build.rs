@@ -134,6 +134,7 @@ pub const SOURCES: &[Source] = &[
     of("conformance.test", "conformance", ".", Part::Conformance),
 ];
 
+const SUITE: &str = "sigs.k8s.io/gateway-api/conformance";
 const CONTROL: &str = "control-plane";
 const NODE: &str = "node";
 
@@ -173,6 +174,12 @@ pub fn build(parts: &[Part], mut say: impl FnMut(&Source, &Outcome)) -> Result<(
         say(source, &outcome);
     }
     collect_crds(&go)?;
+    if parts.contains(&Part::Conformance) {
+        let module = module_dir(&go, "conformance", SUITE)?;
+        let to = paths::suite()?;
+        let to = to.parent().context("a file is in a directory")?;
+        copy_tree(&module.join("mesh"), to)?;
+    }
     if parts.contains(&Part::Scale) {
         let stages = module_dir(&go, CONTROL, "sigs.k8s.io/kwok")?.join("kustomize/stage");
         copy_tree(&stages, &paths::base()?.join("kwok"))?;

@@ -72,6 +72,19 @@ impl Image {
         Ok(self)
     }
 
+    /// Adds a symbolic link: a program under another name.
+    ///
+    /// # Errors
+    /// If a path is too long.
+    pub fn link(mut self, from: &str, to: &str) -> Result<Self> {
+        let path = relative(Path::new(from));
+        self.directory(path.parent().unwrap_or(Path::new("")))?;
+        if self.seen.insert(path.clone()) {
+            self.layer.add(&path, Entry::Link(to))?;
+        }
+        Ok(self)
+    }
+
     fn file(&mut self, from: &Path, to: &Path, mode: u32) -> Result<()> {
         let path = relative(to);
         self.directory(path.parent().unwrap_or(Path::new("")))?;
@@ -180,14 +193,17 @@ struct Tar(Vec<u8>);
 enum Entry<'a> {
     Directory(u32),
     File(u32, &'a [u8]),
+    Link(&'a str),
 }
 
 impl Tar {
     fn add(&mut self, path: &Path, entry: Entry<'_>) -> Result<()> {
-        let (mode, kind, bytes) = match entry {
-            Entry::Directory(mode) => (mode, b'5', &[][..]),
-            Entry::File(mode, bytes) => (mode, b'0', bytes),
+        let (mode, kind, bytes, link) = match entry {
+            Entry::Directory(mode) => (mode, b'5', &[][..], ""),
+            Entry::File(mode, bytes) => (mode, b'0', bytes, ""),
+            Entry::Link(to) => (0o777, b'2', &[][..], to),
         };
+        ensure!(link.len() <= 100, "{link} is too long");
         let name = path.to_str().context("a path that isn't text")?;
         let (prefix, name) = split(name).with_context(|| format!("{name} is too long"))?;
         let mut header = [0_u8; BLOCK];
@@ -205,6 +221,7 @@ impl Tar {
         // The checksum is taken with spaces in its own place.
         put(148, b"        ");
         put(156, &[kind]);
+        put(157, link.as_bytes());
         put(257, b"ustar\x0000");
         put(345, prefix.as_bytes());
         let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
@@ -254,6 +271,8 @@ mod tests {
             .user(1337)
             .program(&shell, "/bin/sh")
             .unwrap()
+            .link("/usr/local/bin/shell", "/bin/sh")
+            .unwrap()
             .text(
                 &format!("/etc/{}/{}", "d".repeat(90), "f".repeat(60)),
                 "hello",
@@ -283,6 +302,10 @@ mod tests {
             "{listing}"
         );
         assert!(listing.contains(&"f".repeat(60)), "{listing}");
+        assert!(
+            listing.contains("usr/local/bin/shell -> /bin/sh"),
+            "{listing}"
+        );
         let config = manifest[0]["Config"].as_str().unwrap();
         let config: serde_json::Value =
             serde_json::from_slice(&fs::read(dir.path().join(config)).unwrap()).unwrap();

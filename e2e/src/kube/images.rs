@@ -2,11 +2,12 @@
 //! that Kubernetes itself needs. Written to
 //! `target/kube/images`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::image::Image;
 use super::paths;
@@ -81,6 +82,45 @@ pub fn of_echo() -> Result<Vec<PathBuf>> {
     Ok(vec![made])
 }
 
+/// The archive of what stands in for the conformance suite's application, under
+/// the name that the suite's own manifests give it.
+///
+/// # Errors
+/// If the program is missing, or the manifests weren't collected.
+pub fn of_suite() -> Result<Vec<PathBuf>> {
+    let (program, manifests) = (paths::own_program("echo-advanced")?, paths::suite()?);
+    let names = named_images(
+        &fs::read_to_string(&manifests)
+            .with_context(|| format!("{} is missing: {BUILD}", manifests.display()))?,
+    )?;
+    let made = archive("echo-advanced", &[&program, &manifests], || {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let own = rcgen::generate_simple_self_signed(["echo".to_owned()])?;
+        Image::new(&names, &["/usr/local/bin/echo-advanced"])?
+            .program(&program, "/usr/local/bin/echo-advanced")?
+            // The suite runs `client` in the pods.
+            .link("/usr/local/bin/client", "echo-advanced")?
+            .text("/cert.crt", &own.cert.pem())?
+            .text("/cert.key", &own.signing_key.serialize_pem())
+    })?;
+    Ok(vec![made])
+}
+
+/// The images that Deployments of a YAML text run, each once.
+fn named_images(yaml: &str) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for object in crate::manifests::parse(yaml)? {
+        let containers = object["spec"]["template"]["spec"]["containers"].as_array();
+        for container in containers.into_iter().flatten() {
+            names.extend(container["image"].as_str().map(str::to_owned));
+        }
+    }
+    ensure!(!names.is_empty(), "manifests that run no image");
+    Ok(names)
+}
+
+const BUILD: &str = "run `cluster build conformance`";
+
 /// The agent runs `nft`, and installs the CNI plugin where there is one.
 fn node_agent(bin: &Path) -> Result<PathBuf> {
     let (agent, plugin, nft) = (bin.join("node-agent"), bin.join("ambit-cni"), nft()?);
@@ -127,3 +167,18 @@ fn changed(path: &Path) -> Option<SystemTime> {
 
 /// The user that upstream's charts run proxies and control planes as.
 const MESH_USER: u32 = 1337;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_named_by_the_deployments_that_run_them() {
+        let yaml = "kind: Namespace\nmetadata: {name: a}\n---\n\
+            kind: Deployment\nspec: {template: {spec: {containers: [{image: 'x/echo:v1'}]}}}\n---\n\
+            kind: Deployment\nspec: {template: {spec: {containers: [{image: 'x/echo:v1'}]}}}\n";
+        let names = named_images(yaml).unwrap();
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["x/echo:v1"]);
+        assert!(named_images("kind: Namespace\nmetadata: {name: a}\n").is_err());
+    }
+}

@@ -71,6 +71,14 @@ pub fn images() -> Result<PathBuf> {
     Ok(base()?.join("images").join(profile))
 }
 
+/// The manifests that the conformance suite deploys, collected from its module.
+///
+/// # Errors
+/// See [`base`].
+pub fn suite() -> Result<PathBuf> {
+    Ok(base()?.join("conformance/mesh/manifests.yaml"))
+}
+
 /// The Go modules and manifests of this repository.
 pub fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kube")

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
+use ambit_e2e::serving::begins_with_h2;
+use anyhow::Result;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -16,29 +15,13 @@ use hyper::rt::{Read, Write};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::body::{AnyBody, Pieces, whole};
 use crate::wishes::{Death, Wishes};
 use crate::{Service, call, detach, grpc, websocket};
-
-/// A server's side of TLS, with HTTP/2 and HTTP/1.1.
-pub(crate) fn tls(certificate: &Path, key: &Path) -> Result<TlsAcceptor> {
-    let provider = ambit_identity::provider();
-    let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_file(key)?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .context("certificate")?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
 
 /// Serves until it can't accept.
 pub(crate) async fn serve(
@@ -55,7 +38,7 @@ pub(crate) async fn serve(
         };
         match tls.clone() {
             None => detach(async move {
-                if let Ok(h2) = is_h2(&stream).await {
+                if let Ok(h2) = begins_with_h2(&stream).await {
                     connection(stream, h2, asked).await;
                 }
             }),
@@ -69,19 +52,6 @@ pub(crate) async fn serve(
                 connection(stream, h2, Asked { sni, ..asked }).await;
             }),
         }
-    }
-}
-
-/// Whether a client begins with HTTP/2's preface; its first bytes stay unread.
-async fn is_h2(stream: &TcpStream) -> io::Result<bool> {
-    let mut start = [0; 3];
-    loop {
-        let length = stream.peek(&mut start).await?;
-        let seen = start.get(..length).unwrap_or_default();
-        if length == 0 || length == start.len() || !b"PRI".starts_with(seen) {
-            return Ok(seen == b"PRI");
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

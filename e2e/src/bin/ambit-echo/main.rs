@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+pub(crate) use ambit_e2e::serving::detach;
 use anyhow::{Context, Result};
 use clap::{Args, Parser};
 use serde_json::Value;
@@ -111,7 +112,7 @@ async fn main() -> Result<()> {
         servers.spawn(http::serve(listen(port).await?, Arc::clone(&service), None));
     }
     if let (Some(port), Some(certificate), Some(key)) = (serve.tls, serve.tls_cert, serve.tls_key) {
-        let tls = http::tls(&certificate, &key)?;
+        let tls = ambit_e2e::serving::tls(&certificate, &key)?;
         servers.spawn(http::serve(
             listen(port).await?,
             Arc::clone(&service),
@@ -151,11 +152,6 @@ async fn listen(port: u16) -> Result<TcpListener> {
     TcpListener::bind(any)
         .await
         .with_context(|| format!("listen on {port}"))
-}
-
-/// Connections of an application end with the process.
-pub(crate) fn detach(connection: impl Future<Output = ()> + Send + 'static) {
-    drop(tokio::runtime::Handle::current().spawn(connection));
 }
 
 #[allow(
