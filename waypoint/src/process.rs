@@ -73,7 +73,7 @@ fn proxy(env: &dyn Env) -> anyhow::Result<()> {
 }
 
 fn run(settings: &Arc<Settings>, levels: LogLevels) -> anyhow::Result<()> {
-    let shown = serde_json::to_string(&**settings).unwrap_or_default();
+    let shown = crate::settings::shown(settings);
     let version = env!("CARGO_PKG_VERSION");
     info!(version, settings = shown, "waypoint starts");
     ambit_identity::install().context("install the crypto provider")?;

@@ -6,6 +6,7 @@
 //! (`config`), not from here.
 
 mod reader;
+mod shown;
 mod threads;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,6 +19,7 @@ use ambit_types::{SpiffeId, wire};
 use serde::Serialize;
 
 pub use reader::{SettingProblem, SettingsError};
+pub(crate) use shown::shown;
 
 use reader::{Reader, duration, number, port};
 

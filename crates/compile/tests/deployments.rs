@@ -113,6 +113,9 @@ fn the_pod_has_everything_that_a_waypoint_needs() {
             volumes.any(|volume| volume["name"] == mount["name"]),
             "{mount}"
         );
+        // The token for taps is written; nothing else is.
+        let writable = mount["readOnly"] != true;
+        assert_eq!(writable, mount["name"] == "ambit-run", "{mount}");
     }
     assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
     assert_eq!(container["securityContext"]["runAsUser"], 1337);

@@ -358,7 +358,11 @@ impl Api {
         Ok(text(&output.stdout))
     }
 
-    async fn path_of(&self, object: &Value) -> Result<String> {
+    /// Path of an object, by its version, kind, namespace and name.
+    ///
+    /// # Errors
+    /// If it lacks one of them, or the server doesn't know the kind.
+    pub async fn path_of(&self, object: &Value) -> Result<String> {
         let text = |path: &str| object.pointer(path).and_then(Value::as_str);
         let version = text("/apiVersion").context("an object has an apiVersion")?;
         let kind = text("/kind").context("an object has a kind")?;

@@ -9,7 +9,9 @@
 
 mod certificates;
 mod control;
+mod enrol;
 mod faults;
+mod inside;
 mod nodes;
 mod replicas;
 mod shop;

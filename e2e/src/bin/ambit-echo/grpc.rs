@@ -15,13 +15,14 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
 
-/// A method whose name says that it streams gets its messages back as they
+/// The standard health check says that it serves. A method whose name says that it streams gets its messages back as they
 /// come; any other one message that says what was asked. The metadata
 /// `x-grpc-status` is the status, without any message if it isn't 0.
 pub(crate) async fn answer(request: Request<Incoming>, echo: &Value) -> Response<AnyBody> {
     let status = request.headers().get("x-grpc-status").cloned();
     let failing = status.filter(|status| status != "0");
     let streams = request.uri().path().contains("Stream");
+    let health = request.uri().path() == "/grpc.health.v1.Health/Check";
     let mut response = if let Some(status) = failing {
         let mut response = Response::new(crate::body::whole(Bytes::new()));
         response.headers_mut().insert("grpc-status", status);
@@ -35,7 +36,10 @@ pub(crate) async fn answer(request: Request<Incoming>, echo: &Value) -> Response
     } else {
         // A unary call is answered when it was heard.
         let _ = request.into_body().collect().await;
-        let message = message(echo.to_string().as_bytes());
+        let message = match health {
+            true => message(SERVING),
+            false => message(echo.to_string().as_bytes()),
+        };
         let length = u64::try_from(message.len()).unwrap_or_default();
         Response::new(Pieces::new(length, message).with_trailers(good()).boxed())
     };
@@ -57,3 +61,6 @@ fn message(bytes: &[u8]) -> Bytes {
     message.put_slice(bytes);
     message.freeze()
 }
+
+/// `HealthCheckResponse {status: SERVING}`.
+const SERVING: &[u8] = &[0x08, 0x01];

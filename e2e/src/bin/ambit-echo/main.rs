@@ -3,11 +3,13 @@
 //! WebSocket and TCP echoes. It knows nothing of the mesh.
 //!
 //! `ambit-echo serve --http=8080 --tcp=9000 --upstream=cart:80`
+//! `ambit-echo ask http://cart.shop/ --count=3`
 #![allow(
     clippy::indexing_slicing,
     reason = "indexing a JSON value answers null"
 )]
 
+mod ask;
 mod body;
 mod call;
 mod grpc;
@@ -33,6 +35,8 @@ use tokio::sync::watch;
 enum Arguments {
     /// Serves until it is killed.
     Serve(Serve),
+    /// Asks a service, and prints what it answered.
+    Ask(ask::Ask),
 }
 
 #[derive(Args)]
@@ -93,7 +97,10 @@ pub(crate) struct Seen {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let Arguments::Serve(serve) = Arguments::parse();
+    let serve = match Arguments::parse() {
+        Arguments::Serve(serve) => serve,
+        Arguments::Ask(ask) => return ask.run().await,
+    };
     if let Some(to) = serve.hello {
         tcp::say_hello(to)
             .await

@@ -64,7 +64,10 @@ fn container(plan: &Plan<'_>) -> Container {
             mount("istiod-ca-cert", "/var/run/secrets/istio"),
             mount("istio-token", "/var/run/secrets/tokens"),
             // The root file system can't be written to.
-            mount("ambit-run", "/var/run/ambit"),
+            VolumeMount {
+                read_only: None,
+                ..mount("ambit-run", "/var/run/ambit")
+            },
         ]),
         ..Container::default()
     }
@@ -132,7 +135,11 @@ fn volumes() -> Vec<Volume> {
     vec![
         Volume {
             name: "ambit-run".to_owned(),
-            empty_dir: Some(EmptyDirVolumeSource::default()),
+            // A token: on no disk.
+            empty_dir: Some(EmptyDirVolumeSource {
+                medium: Some("Memory".to_owned()),
+                size_limit: Some(Quantity("1Mi".to_owned())),
+            }),
             ..Volume::default()
         },
         Volume {

@@ -1,0 +1,95 @@
+//! `ambit-echo ask`: the other side, for a shell in a pod.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use clap::Args;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use crate::detach;
+
+#[derive(Args)]
+pub(crate) struct Ask {
+    /// `http://HOST[:PORT][/PATH]`.
+    url: Uri,
+    /// Header, `NAME:VALUE`; may be repeated.
+    #[arg(short = 'H', long)]
+    header: Vec<String>,
+    /// Method.
+    #[arg(short = 'X', long, default_value = "GET")]
+    method: String,
+    /// How often, each time over a connection of its own.
+    #[arg(long, default_value_t = 1)]
+    count: u32,
+    /// Time between two requests.
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    pause: Duration,
+    /// Bound of a request.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Fails if a request isn't answered.
+    #[arg(long)]
+    fail: bool,
+}
+
+impl Ask {
+    /// Prints a line of JSON for each request: `status`, and `body` if it is
+    /// JSON; or `error`.
+    pub(crate) async fn run(self) -> Result<()> {
+        for nth in 0..self.count {
+            if nth > 0 {
+                sleep(self.pause).await;
+            }
+            let answer = timeout(self.timeout, self.once()).await;
+            let line = match answer.context("no answer in time").flatten() {
+                Ok(answer) => answer,
+                Err(error) if self.fail => return Err(error),
+                Err(error) => json!({"error": format!("{error:#}")}),
+            };
+            #[allow(clippy::print_stdout, reason = "what it is for")]
+            {
+                println!("{line}");
+            }
+        }
+        Ok(())
+    }
+
+    async fn once(&self) -> Result<Value> {
+        let host = self.url.host().context("a URL has a host")?;
+        ensure!(self.url.scheme_str() == Some("http"), "only http");
+        let port = self.url.port_u16().unwrap_or(80);
+        let stream = TcpStream::connect((host.trim_matches(['[', ']']), port))
+            .await
+            .context("connect")?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        detach(async move {
+            let _ = connection.await;
+        });
+        let path = self.url.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::builder().method(&*self.method).uri(path);
+        let named = |header: &String| header.to_ascii_lowercase().starts_with("host:");
+        if !self.header.iter().any(named) {
+            let authority = self.url.authority().context("a URL has a host")?;
+            request = request.header("host", authority.as_str());
+        }
+        for header in &self.header {
+            let (name, value) = header.split_once(':').context("a header is NAME:VALUE")?;
+            request = request.header(name, value.trim());
+        }
+        let request = request.body(Full::<Bytes>::default())?;
+        let response = sender.send_request(request).await.context("no answer")?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.context("a body")?;
+        let body = body.to_bytes();
+        let body =
+            serde_json::from_slice(&body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&body)));
+        Ok(json!({"status": status, "body": body}))
+    }
+}
