@@ -56,7 +56,7 @@ e2e: setup
 
 # A real Kubernetes: docs/cluster.md. Programs from Go modules, once: ten
 # minutes of two cores, then none.
-OURS := -p ambit-e2e -p ztunnel -p waypoint -p istiod-lite -p node-agent -p ambit
+OURS := -p ambit-e2e -p ztunnel -p waypoint -p istiod-lite -p node-agent -p ambit-cni -p ambit
 CLUSTER = $(CARGO) run --locked --quiet -p ambit-e2e --bin cluster --
 
 cluster-build:
