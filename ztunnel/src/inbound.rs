@@ -60,10 +60,12 @@ async fn handshake(
 /// Streams until the peer or a drain ends the connection.
 async fn streams(proxy: &Arc<PodProxy>, mut connection: Box<ServerConnection>, peer: &Arc<Peer>) {
     let mut draining = false;
+    // Who comes after the drain has started is told to go when served once.
+    let mut served = proxy.drain.mode().is_none();
     loop {
         let next = tokio::select! {
             biased;
-            _ = proxy.drain.started(), if !draining => {
+            _ = proxy.drain.started(), if !draining && served => {
                 draining = true;
                 connection.drain();
                 continue;
@@ -72,6 +74,7 @@ async fn streams(proxy: &Arc<PodProxy>, mut connection: Box<ServerConnection>, p
         };
         match next {
             Some(Ok(stream)) => {
+                served = true;
                 let task = serve_stream(Arc::clone(proxy), Box::new(stream), Arc::clone(peer));
                 proxy.connections.spawn("inbound", task);
             }

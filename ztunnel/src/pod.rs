@@ -33,7 +33,12 @@ pub(crate) struct PodProxy {
     pub(crate) gate: HandshakeGate,
     /// Owns the connections; a drain waits for them.
     pub(crate) connections: Scope,
+    /// When listeners are handed over.
+    pub(crate) closing: DrainWatch,
+    /// When connections are asked to end.
     pub(crate) drain: DrainWatch,
+    /// Listeners that this process has of each port of the pod.
+    pub(crate) listeners: u32,
 }
 
 /// The listeners of a pod on one data thread.
@@ -77,7 +82,7 @@ impl PodProxy {
             let task = serve(Arc::clone(&proxy), stream, peer);
             proxy.connections.spawn(path, task);
         };
-        let accept = accept_loop(listener, self.drain.clone(), spawn);
+        let accept = accept_loop(listener, self.listeners, self.closing.clone(), spawn);
         self.connections.spawn("accept", accept);
     }
 

@@ -147,6 +147,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("install signal handlers")?;
     let scope = Scope::new("control");
+    let (closing, closing_watch) = drain();
     let (trigger, drain_watch) = drain();
     let readiness = Readiness::new();
     let ready_state = readiness.register("state manager");
@@ -183,7 +184,8 @@ async fn serve(
         directory,
         connections: connections.clone(),
         background: background.clone(),
-        drain: drain_watch.clone(),
+        closing: closing_watch.clone(),
+        drain: drain_watch,
         trust_domain: trust_domain(config),
     };
     if let Some(own) = settings::own_workload(config) {
@@ -200,7 +202,7 @@ async fn serve(
         }
         let enrolment = Enrolment::new(starter, board);
         if let End::Broken(error) =
-            session::run(&zds_socket, enrolment, ready_pods, drain_watch).await
+            session::run(&zds_socket, enrolment, ready_pods, closing_watch).await
         {
             // The receiver lives as long as this task.
             let _ = broken.send(error);
@@ -214,6 +216,7 @@ async fn serve(
         connections,
         background,
         control: scope,
+        closing,
         trigger,
     };
     served.drain(config.drain_deadline, &mut signals).await;
@@ -298,15 +301,20 @@ struct Served {
     connections: Scope,
     background: Scope,
     control: Scope,
+    closing: DrainTrigger,
     trigger: DrainTrigger,
 }
 
 impl Served {
-    /// Stops accepting at once, lets open connections end, then cuts them. A
+    /// Hands the ports over, lets open connections end, then cuts them. A
     /// second SIGINT cuts them now.
     async fn drain(self, deadline: Duration, signals: &mut Signals) {
         let open = self.connections.active();
         info!(open, ?deadline, "draining");
+        self.closing.start(DrainMode::Graceful { deadline });
+        // A peer that is told to go away comes back at once, to the same port:
+        // by then it must be another's.
+        tokio::time::sleep(HANDED_OVER.min(deadline / 4)).await;
         self.trigger.start(DrainMode::Graceful { deadline });
         let cut = tokio::select! {
             cut = self.connections.finish(deadline) => cut,
@@ -328,5 +336,7 @@ async fn second_interrupt(signals: &mut Signals) {
     while signals.next().await != ShutdownSignal::Interrupt {}
 }
 
+/// For every thread to have handed its ports over.
+const HANDED_OVER: Duration = Duration::from_millis(100);
 /// Cancelled tasks only have to be dropped.
 const CLEAN_UP: Duration = Duration::from_secs(1);

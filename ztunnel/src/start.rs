@@ -31,6 +31,9 @@ pub(crate) struct PodStarter {
     pub(crate) connections: Scope,
     /// Everything else of all pods; ends with the process.
     pub(crate) background: Scope,
+    /// When listeners are handed over.
+    pub(crate) closing: DrainWatch,
+    /// When connections are asked to end, a moment later.
     pub(crate) drain: DrainWatch,
     pub(crate) trust_domain: Arc<str>,
 }
@@ -175,7 +178,9 @@ impl PodStarter {
                 thread: thread.clone(),
                 connections: running.connections.clone(),
                 background: running.background.clone(),
+                closing: self.closing.clone(),
                 drain: self.drain.clone(),
+                listeners: u32::try_from(self.threads.len()).unwrap_or(u32::MAX),
             };
             flows.push(Arc::clone(&on_thread.flows));
             running
@@ -228,7 +233,9 @@ struct OnThread {
     thread: DataThread,
     connections: Scope,
     background: Scope,
+    closing: DrainWatch,
     drain: DrainWatch,
+    listeners: u32,
 }
 
 impl OnThread {
@@ -255,7 +262,9 @@ impl OnThread {
             hbone: self.hbone,
             gate: self.thread.gate,
             connections: self.connections,
+            closing: self.closing,
             drain: self.drain,
+            listeners: self.listeners,
         });
         proxy.run(listeners, &self.background);
         Ok(())

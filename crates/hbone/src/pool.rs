@@ -6,7 +6,8 @@
 //! empties; N simultaneous requests share ceil(N / cap) dials; each dial's result
 //! goes to those who wait for that dial, at once and to nobody else; an idle
 //! connection is closed after a while; one that the peer is leaving is dropped
-//! and the request tried once more elsewhere.
+//! and the request tried elsewhere, a few times; so is a dial whose handshake the
+//! peer ended without a word, as one does that closes its port.
 
 mod key;
 mod link;
@@ -16,7 +17,7 @@ use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ambit_identity::{CertError, Svid};
+use ambit_identity::{CertError, Svid, TlsFault};
 use ambit_net::PodSockets;
 use ambit_runtime::Scope;
 use http::{Request, StatusCode};
@@ -52,6 +53,11 @@ struct Shared {
     state: Mutex<State>,
 }
 
+/// How often a request is tried elsewhere that its peer hasn't touched.
+const ELSEWHERE: usize = 3;
+/// Before each further try of a handshake that ended without a word.
+const REDIAL: [Duration; DIALS - 1] = [Duration::from_millis(10), Duration::from_millis(50)];
+const DIALS: usize = 3;
 /// How often a request that waited for a dial in vain looks again.
 const TRIES: usize = 8;
 /// How long those who come second to a new connection wait for the peer's
@@ -95,15 +101,14 @@ impl Pool {
         Fut: Future<Output = Result<Arc<Svid>, CertError>> + Send + 'static,
     {
         let head = request.to_http()?;
-        let first = self.checkout(key, &svid).await?;
-        match self.connect(key, first, head.clone()).await {
-            Ok(tunnel) => Ok(tunnel),
-            Err(Failure { retry: true, .. }) => {
-                let second = self.checkout(key, &svid).await?;
-                let again = self.connect(key, second, head).await;
-                again.map_err(|failure| failure.error)
+        let mut tried = 0;
+        loop {
+            let place = self.checkout(key, &svid).await?;
+            match self.connect(key, place, head.clone()).await {
+                Ok(tunnel) => return Ok(tunnel),
+                Err(Failure { retry: true, .. }) if tried < ELSEWHERE => tried += 1,
+                Err(failure) => return Err(failure.error),
             }
-            Err(failure) => Err(failure.error),
         }
     }
 
@@ -134,7 +139,9 @@ impl Pool {
                 }
                 Found::Dial(waiting) => waiting,
                 Found::Start(id, waiting) => {
-                    self.start(key.clone(), id, svid.clone()());
+                    // Not asked unless a dial gets that far.
+                    let svids = [svid.clone()(), svid.clone()(), svid.clone()()];
+                    self.start(key.clone(), id, svids);
                     waiting
                 }
             };
@@ -151,7 +158,7 @@ impl Pool {
         Err(OpenError::Dial(Arc::new(DialError::Abandoned)))
     }
 
-    fn start<Fut>(&self, key: PoolKey, id: u64, svid: Fut)
+    fn start<Fut>(&self, key: PoolKey, id: u64, svids: [Fut; DIALS])
     where
         Fut: Future<Output = Result<Arc<Svid>, CertError>> + Send + 'static,
     {
@@ -159,7 +166,7 @@ impl Pool {
         let config = self.shared.config.clone();
         let sockets = self.shared.sockets.clone();
         let task = async move {
-            let result = dial(&config, &sockets, &key, svid).await;
+            let result = dial_again(&config, &sockets, &key, svids).await;
             let Some(shared) = shared.upgrade() else {
                 return;
             };
@@ -256,6 +263,30 @@ impl Shared {
             self.state.lock().on_settled(&key, id, &conn, &self.config);
         }
     }
+}
+
+/// Dials; again if the handshake ended without a word. Nothing was asked of
+/// the peer yet: its port may be somebody else's by now.
+async fn dial_again<Fut>(
+    config: &HboneConfig,
+    sockets: &PodSockets,
+    key: &PoolKey,
+    svids: [Fut; DIALS],
+) -> Result<Dialled, DialError>
+where
+    Fut: Future<Output = Result<Arc<Svid>, CertError>>,
+{
+    let [first, second, third] = svids;
+    for (svid, wait) in [first, second].into_iter().zip(REDIAL) {
+        match dial(config, sockets, key, svid).await {
+            Err(DialError::Tls {
+                fault: TlsFault::Closed,
+                ..
+            }) => sleep(wait).await,
+            result => return result,
+        }
+    }
+    dial(config, sockets, key, third).await
 }
 
 /// Runs a connection to its end.

@@ -25,6 +25,7 @@ mod block;
 mod chunk;
 mod connect;
 mod duplex;
+mod hand_over;
 mod io;
 mod listen;
 mod meter;

@@ -197,6 +197,12 @@ impl BoundListener {
     }
 }
 
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl AsFd for BoundListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ambit_identity::Svid;
 use ambit_runtime::Scope;
@@ -170,7 +171,7 @@ enum Answer {
 }
 
 #[tokio::test]
-async fn a_refused_stream_is_tried_once_more_on_another_connection() {
+async fn a_refused_stream_is_tried_on_another_connection() {
     let mesh = Mesh::new().await;
     let svid = mesh.authority.svid(&id("db"));
     let addr = server(&mesh.scope, svid, |n| match n {
@@ -212,6 +213,49 @@ async fn a_connection_that_dies_under_a_request_is_replaced_once() {
         drop(mesh.open_key(&key, "a:1").await.unwrap());
         mesh.open_key(&key, "a:1").await.unwrap();
     }
+}
+
+/// A port in front of a server that closes its first connections without a
+/// word, as one does that is handed over to another process; how many came.
+async fn closing(mesh: &Mesh, to: SocketAddr, first: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let scope = mesh.scope.clone();
+    mesh.scope.spawn("port", async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            if count.fetch_add(1, Ordering::SeqCst) < first {
+                continue;
+            }
+            scope.spawn("connection", async move {
+                let mut server = TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    (addr, seen)
+}
+
+#[tokio::test]
+async fn a_handshake_that_ends_without_a_word_is_tried_again() {
+    let mesh = Mesh::new().await;
+    let svid = mesh.authority.svid(&id("db"));
+    let addr = server(&mesh.scope, svid, |_| Answer::Status(StatusCode::OK)).await;
+    let (port, seen) = closing(&mesh, addr, 2).await;
+    mesh.open_key(&key_to(port), "a:1").await.unwrap();
+    assert_eq!(seen.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_port_that_always_closes_is_not_dialled_for_ever() {
+    let mesh = Mesh::new().await;
+    let (port, seen) = closing(&mesh, ([127, 0, 0, 1], 9).into(), usize::MAX).await;
+    let error = open(&mesh.pool, &mesh.client, &key_to(port), "a:1")
+        .await
+        .unwrap_err();
+    assert_eq!(error.reason(), ambit_types::FlowReason::PeerUnreachable);
+    assert_eq!(seen.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]
