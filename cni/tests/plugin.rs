@@ -1,4 +1,9 @@
 //! The program as a runtime calls it, with an agent that answers as it is told.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "only tests are here"
+)]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;

@@ -27,7 +27,8 @@ impl Mesh {
         let watch = watches.iter().find(|w| w["resource"] == kind);
         let watch = watch.with_context(|| format!("no watch of {kind}: {page}"))?;
         ensure!(watch["synced"] == true, "not synced: {watch}");
-        ensure!(watch["held_deletions"] == 0, "held back: {watch}");
+        let held = watch["held_deletions"].as_u64().unwrap_or(0);
+        ensure!(held == 0, "held back: {watch}");
         let count = |field: &str| watch[field].as_u64().context("no count");
         Ok(Seen {
             objects: count("objects")?,
