@@ -136,7 +136,8 @@ impl Ingest<'_> {
         }
     }
 
-    /// Configuration of another revision is nobody's business here (contract 8.2).
+    /// Configuration of another revision is nobody's business here (contract 8.2). A Gateway is: whoever runs it,
+    /// services and pods may ask for it (5.1).
     fn is_ours(&self, object: &Object) -> bool {
         let revision = &*self.store.settings.revision;
         let filtered = matches!(
@@ -149,7 +150,6 @@ impl Ingest<'_> {
                 | Kind::VirtualService
                 | Kind::DestinationRule
                 | Kind::Telemetry
-                | Kind::Gateway
         );
         let labels = match object {
             Object::Broken(broken) => Some(&broken.labels),

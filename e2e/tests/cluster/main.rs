@@ -17,4 +17,5 @@ mod replicas;
 mod shop;
 mod traces;
 mod watches;
+mod waypoints;
 mod world;
