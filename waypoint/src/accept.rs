@@ -159,6 +159,6 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 }
 
 /// See [`last_call`].
-const LAST_CALL: Duration = Duration::from_secs(3);
+const LAST_CALL: Duration = Duration::from_secs(6);
 const SHORT_OF_RESOURCES_FIRST: Duration = Duration::from_millis(10);
 const SHORT_OF_RESOURCES_MAX: Duration = Duration::from_secs(1);

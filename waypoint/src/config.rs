@@ -6,6 +6,7 @@
 //! resources that arrive; their meaning is in `route`, `policy`, `upstream`,
 //! `jwt`.
 
+mod before;
 mod frontend;
 mod gateway;
 mod service;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use rpds::HashTrieMapSync;
 
+pub(crate) use before::Before;
 pub(crate) use frontend::{Frontend, Pod, Port, Upstream, block};
 pub(crate) use gateway::{Gateway, HeaderLists, Limits, Provider, ProviderKind, ServerHeader};
 pub(crate) use service::{Missing, Service, Target};
@@ -36,6 +38,8 @@ pub(crate) struct Config {
     blocks: Arc<[Block]>,
     pods: HashTrieMapSync<IpAddr, Arc<Pod>>,
     services: HashTrieMapSync<Key, Arc<Service>>,
+    /// What was in force before something was taken away.
+    pub(crate) before: Before,
 }
 
 /// Addresses of a frontend.

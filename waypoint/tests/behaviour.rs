@@ -453,6 +453,49 @@ async fn a_drain_lets_requests_end_and_says_goodbye() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_service_that_comes_a_moment_after_its_clients_is_waited_for() -> Result<()> {
+    let world = World::start().await?;
+    let web = world.service("web", pb::Protocol::Http).await?;
+    world.settled(web.vip, "/", 200).await?;
+    let (vip, ip) = (world.address(), world.address());
+    let _app = support::app::echo(&world.scope, ip, "cart").await?;
+    let comes = async {
+        // Only to be later than the CONNECT.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let backend = res::backend_message("cart", &[(80, pb::Protocol::Http)]);
+        let endpoint = res::endpoint("cart", ip, None);
+        world.publish_with("cart", vip, &backend, pb::Protocol::Http, &[endpoint]);
+    };
+    let (answer, ()) = tokio::join!(world.client.get((vip, 80).into(), "/"), comes);
+    assert_eq!(answer?.status(), 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_leaves_a_waypoint_is_served_until_its_clients_know() -> Result<()> {
+    let world = World::start().await?;
+    let cart = world.service("cart", pb::Protocol::Http).await?;
+    world.settled(cart.vip, "/", 200).await?;
+    let mut kept = world.client.http1(cart.vip).await?;
+    let request = || Request::get("/").header("host", "a").body(Full::default());
+    assert_eq!(kept.send(request()?).await?.status(), 200);
+    // As the control plane does it: what came last goes first.
+    for type_url in [res::FRONTEND, res::BACKEND, res::ENDPOINTS] {
+        world.control.remove(type_url, &[&res::key("cart")]);
+    }
+    // Something that is seen when all of it has arrived.
+    let web = world.service("web", pb::Protocol::Http).await?;
+    world.settled(web.vip, "/", 200).await?;
+    let answer = kept.send(request()?).await?;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.header("connection"), Some("close"));
+    let answer = world.client.get(cart.vip, "/").await?;
+    assert_eq!(answer.status(), 200, "of who hasn't heard yet");
+    assert!(cart.apps[0].requests() > 2);
+    Ok(())
+}
+
+#[tokio::test]
 async fn requests_that_could_be_read_in_two_ways_are_refused() -> Result<()> {
     let world = World::start().await?;
     let cart = world.service("cart", pb::Protocol::Http).await?;

@@ -328,7 +328,12 @@ impl Store {
         }
     }
 
-    fn publish(&mut self, touched: &Touched) {
+    fn publish(&mut self, touched: &Touched, less: bool) {
+        let last = less.then(|| self.config.clone());
+        self.config.before = self
+            .config
+            .before
+            .followed_by(last.as_ref(), Instant::now());
         self.bind(touched);
         if touched.keys {
             self.retain_keys();
@@ -358,7 +363,7 @@ impl ResourceSink for Store {
         for name in &removed {
             self.drop_one(type_url, name, &mut touched);
         }
-        self.publish(&touched);
+        self.publish(&touched, !removed.is_empty());
         if self.missing.remove(type_url) && self.missing.is_empty() {
             info!("the first configuration is complete");
         }

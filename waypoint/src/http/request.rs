@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use ambit_route::{CorsDecision, Head, Matched, MatchedPath, Rule};
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use serde_json::Value;
@@ -30,7 +30,11 @@ use crate::destination::Found;
 /// Answers one request.
 pub(crate) async fn handle(inner: Arc<Inner>, request: Request<Incoming>) -> Response<DownBody> {
     let config = inner.worker.node.config.load_full();
+    let departed = config.departed(&inner.destination);
+    let leaves = departed.is_some();
+    let config = departed.unwrap_or(config);
     let (mut head, body) = request.into_parts();
+    let http1 = head.version == Version::HTTP_11;
     let offered = head::offers_upgrade(&head);
     let mut client = upgrade::take(&mut head);
     let mut exchange = Box::new(Exchange::begin(&inner, &head));
@@ -41,8 +45,9 @@ pub(crate) async fn handle(inner: Arc<Inner>, request: Request<Incoming>) -> Res
         Ok(forwarded) => respond(&config.gateway, forwarded, exchange),
         Err(reply) => answer(&config.gateway, *reply, exchange),
     };
-    if offered && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        // What the client sends after a refused upgrade isn't HTTP for sure.
+    if (offered || leaves && http1) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // What the client sends after a refused upgrade isn't HTTP for sure; and
+        // there is another way to what left this waypoint.
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
