@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ambit_hbone::{Baggage, ConnectRequest, Forwarded, PoolKey, TraceParent, Tunnel, WorkloadType};
+use ambit_hbone::{Baggage, ConnectRequest, Forwarded, PoolKey, TraceParent, Tunnel};
 use ambit_net::DIAL_TIMEOUT;
 use ambit_state::{OutboundRoute, Workload};
 use ambit_types::SpiffeId;
@@ -86,7 +86,7 @@ pub(crate) fn baggage(workload: &Workload) -> Baggage {
     Baggage {
         cluster_id: workload.cluster_id.to_string(),
         namespace: workload.namespace.to_string(),
-        workload_type: WorkloadType::from_name(workload.workload_type.as_str()).unwrap_or_default(),
+        workload_type: workload.workload_type,
         workload_name: workload.workload_name.to_string(),
         canonical_name: workload.canonical_name.to_string(),
         canonical_revision: workload.canonical_revision.to_string(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ambit_types::wire;
+use ambit_types::{WorkloadType, wire};
 use http::HeaderMap;
 
 /// What one end says about its workload. Empty means absent: those keys are
@@ -25,39 +25,6 @@ pub struct Baggage {
     pub region: String,
     /// `cloud.availability_zone`.
     pub zone: String,
-}
-
-/// What kind of object a workload's name belongs to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum WorkloadType {
-    /// `k8s.deployment.name`, also of a workload that doesn't say.
-    #[default]
-    Deployment,
-    /// `k8s.cronjob.name`.
-    CronJob,
-    /// `k8s.pod.name`.
-    Pod,
-    /// `k8s.job.name`.
-    Job,
-}
-
-impl WorkloadType {
-    /// The lower-case name, as in `workload_type`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Deployment => "deployment",
-            Self::CronJob => "cronjob",
-            Self::Pod => "pod",
-            Self::Job => "job",
-        }
-    }
-
-    /// The type that a lower-case name names.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Deployment, Self::CronJob, Self::Pod, Self::Job]
-            .into_iter()
-            .find(|kind| kind.as_str() == name)
-    }
 }
 
 impl Baggage {

@@ -45,7 +45,7 @@ mod wire;
 
 pub use accept::{InboundStream, ServerConnection, serve_tls};
 pub use authority::{Authority, InvalidAuthority};
-pub use baggage::{Baggage, WorkloadType};
+pub use baggage::Baggage;
 pub use config::HboneConfig;
 pub use error::{AcceptError, ConnectionError, DialError, OpenError, RequestError, StreamError};
 pub use forwarded::{Forwarded, InvalidForwarded};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ambit_proto::workload as pb;
 use ambit_types::{
     DEFAULT_TRUST_DOMAIN, InvalidName, InvalidSpiffeId, Locality, NamespacedHostname,
-    NamespacedName, NetworkAddr, SpiffeId, WorkloadUid, canonical_ip,
+    NamespacedName, NetworkAddr, SpiffeId, WorkloadType, WorkloadUid, canonical_ip,
 };
 use ipnet::IpNet;
 
@@ -16,7 +16,7 @@ use crate::intern::Interner;
 use crate::model::{
     ApplicationTunnel, GatewayAddress, GatewayDestination, Health, HealthPolicy, IpFamilies,
     LoadBalancing, LoadBalancingMode, NetworkCidr, NetworkMode, PortMap, Protocol, RoutingScope,
-    Service, TunnelProtocol, Visibility, WeightedWaypoint, Workload, WorkloadType,
+    Service, TunnelProtocol, Visibility, WeightedWaypoint, Workload,
 };
 
 /// Why a workload or a service can't be taken.

@@ -53,7 +53,7 @@ pub use lookup::Found;
 pub use model::{
     ApplicationTunnel, GatewayAddress, GatewayDestination, Health, HealthPolicy, IpFamilies,
     LoadBalancing, LoadBalancingMode, NetworkCidr, NetworkMode, PortMap, Protocol, RoutingScope,
-    Service, TunnelProtocol, Visibility, WeightedWaypoint, Workload, WorkloadType,
+    Service, TunnelProtocol, Visibility, WeightedWaypoint, Workload,
 };
 pub use policies::{Instead, PolicyProblem};
 pub use route::{Feature, InboundRoute, OutboundRoute, RouteError, Row};

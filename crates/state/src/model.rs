@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ambit_types::{
-    Locality, NamespacedHostname, NamespacedName, NetworkAddr, SpiffeId, WorkloadUid,
+    Locality, NamespacedHostname, NamespacedName, NetworkAddr, SpiffeId, WorkloadType, WorkloadUid,
 };
 use ipnet::IpNet;
 
@@ -36,29 +36,6 @@ pub enum Health {
     Healthy,
     /// Only reached by address, or where a service allows all.
     Unhealthy,
-}
-
-/// Kind of the object that owns a workload.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names of Kubernetes kinds")]
-pub enum WorkloadType {
-    #[default]
-    Deployment,
-    CronJob,
-    Pod,
-    Job,
-}
-
-impl WorkloadType {
-    /// Lower case, as baggage and `config_dump` have it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Deployment => "deployment",
-            Self::CronJob => "cronjob",
-            Self::Pod => "pod",
-            Self::Job => "job",
-        }
-    }
 }
 
 /// Metadata that an application expects in front of a connection.

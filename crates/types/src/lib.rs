@@ -6,11 +6,13 @@ mod addr;
 mod flow;
 mod identity;
 mod name;
+mod workload;
 
 pub use addr::{Locality, NetworkAddr, canonical_ip, canonical_socket};
 pub use flow::{Direction, Fault, FlowReason, ResponseFlag};
 pub use identity::{DEFAULT_TRUST_DOMAIN, InvalidSpiffeId, SpiffeId};
 pub use name::{InvalidName, NamespacedHostname, NamespacedName, WorkloadUid};
+pub use workload::WorkloadType;
 
 /// Ports, header names and ALPN strings of the contract, in one place.
 pub mod wire {

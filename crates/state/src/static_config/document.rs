@@ -209,7 +209,7 @@ named!(StatusDoc => crate::model::Health {
     Healthy => Self::Healthy,
     Unhealthy => Self::Unhealthy,
 } default Healthy);
-named!(WorkloadTypeDoc => crate::model::WorkloadType {
+named!(WorkloadTypeDoc => ambit_types::WorkloadType {
     Deployment | "deployment" => Self::Deployment,
     CronJob | "cronjob" | "Cronjob" => Self::CronJob,
     Pod | "pod" => Self::Pod,
