@@ -32,8 +32,6 @@ mod resolve;
 mod spans;
 mod spawn;
 mod tcp;
-mod threads;
-mod trim;
 mod tunnel;
 mod upkeep;
 

@@ -5,16 +5,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_hbone::{HboneConfig, Pool};
+use ambit_hbone::{HandshakeGate, HboneConfig, Pool};
 use ambit_net::{BoundListener, ListenOptions, PodSockets, Transparent};
 use ambit_observe::SpanExport;
-use ambit_runtime::{DrainMode, DrainTrigger, DrainWatch, Env, Readiness, Scope, Signals, drain};
+use ambit_runtime::{
+    DataThreads, DrainMode, DrainTrigger, DrainWatch, Env, Readiness, Scope, Signals, drain,
+    keep_trimmed,
+};
 use ambit_telemetry::logging::{self, Format, LogLevels};
 use ambit_types::Locality;
 use ambit_upstream::Local;
 use ambit_xds::NoMetrics;
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
@@ -30,8 +34,6 @@ use crate::observer::Observer;
 use crate::resolve;
 use crate::settings::Settings;
 use crate::spans;
-use crate::threads::{DataThread, DataThreads};
-use crate::trim;
 use crate::upkeep;
 
 /// The whole program: arguments and environment in, exit status out.
@@ -77,8 +79,7 @@ fn run(settings: &Arc<Settings>, levels: LogLevels) -> anyhow::Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     info!(version, settings = shown, "waypoint starts");
     ambit_identity::install().context("install the crypto provider")?;
-    let threads = DataThreads::start(settings.threads, settings.limits.half_open)
-        .context("start the data threads")?;
+    let threads = DataThreads::start(settings.threads).context("start the data threads")?;
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)
@@ -111,14 +112,14 @@ async fn serve(
     );
     resolve::start(&node.resolver, &scope);
     spans::start(&node, export, &scope);
-    scope.spawn("trim", trim::keep_trimmed(readiness.clone()));
+    scope.spawn("trim", keep_trimmed(readiness.clone()));
     keys::start(&node.keys, &scope);
     upkeep::start(&node, &scope);
     discovery::start(settings, store, configured, Arc::new(NoMetrics), &scope)
         .context("xDS client")?;
     let (quit, asked_to_quit) = Quit::new();
     admin::serve_admin(&node, levels, quit, &scope).await?;
-    admin::serve_stats(&node, threads.runtimes(), &scope).await?;
+    admin::serve_stats(&node, threads.runtimes().to_vec(), &scope).await?;
 
     let served = Served {
         connections: Scope::new("connections"),
@@ -190,27 +191,27 @@ fn listen(
         ..ListenOptions::default()
     };
     let mut bound = Vec::new();
-    for _ in &threads.threads {
+    for _ in threads.runtimes() {
         bound.push(sockets.bind(node.settings.ports.hbone, options)?);
     }
-    for (thread, listener) in threads.threads.iter().zip(bound) {
-        start(node, thread, listener, &sockets, served, drain);
+    for (runtime, listener) in threads.runtimes().iter().zip(bound) {
+        start(node, runtime, listener, &sockets, served, drain);
     }
     Ok(())
 }
 
 fn start(
     node: &Arc<Node>,
-    thread: &DataThread,
+    runtime: &Handle,
     listener: BoundListener,
     sockets: &PodSockets,
     served: &Served,
     drain: &DrainWatch,
 ) {
-    let (node, sockets, gate) = (Arc::clone(node), sockets.clone(), thread.gate.clone());
+    let (node, sockets) = (Arc::clone(node), sockets.clone());
+    let gate = HandshakeGate::new(node.settings.limits.half_open);
     let (connections, background) = (served.connections.clone(), served.background.clone());
     let drain = drain.clone();
-    let runtime = &thread.runtime;
     let scope = served.background.clone();
     scope.spawn_on(runtime, "listener", async move {
         let listener = match listener.register() {

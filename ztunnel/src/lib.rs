@@ -37,7 +37,5 @@ mod process;
 mod report;
 mod settings;
 mod start;
-mod threads;
-mod trim;
 
 pub use process::main;

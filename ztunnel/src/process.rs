@@ -6,14 +6,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_hbone::HandshakeGate;
 use ambit_net::PodSockets;
 use ambit_netns::NetNs;
 use ambit_runtime::{
-    DrainMode, DrainTrigger, Env, Readiness, ReadyGuard, Scope, ShutdownSignal, Signals, drain,
+    DataThreads, DrainMode, DrainTrigger, Env, Readiness, ReadyGuard, Scope, ShutdownSignal,
+    Signals, drain, keep_trimmed,
 };
 use ambit_telemetry::logging::{self, Format, LogLevels};
 use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
@@ -29,8 +32,7 @@ use crate::flow::Telling;
 use crate::metrics::{self, XdsMetrics};
 use crate::node::{ControlPlane, FlowDirectory, Node};
 use crate::settings;
-use crate::start::PodStarter;
-use crate::threads::DataThreads;
+use crate::start::{DataThread, PodStarter};
 
 /// The whole program: arguments and environment in, exit status out.
 pub fn main(args: impl Iterator<Item = String>, env: &dyn Env) -> ExitCode {
@@ -82,8 +84,7 @@ fn run(config: &Arc<Config>, levels: LogLevels, ipv6: bool) -> anyhow::Result<()
     raise_descriptor_limit();
     let sockets = settings::pod_sockets(config);
     preflight(&sockets)?;
-    let threads = DataThreads::start(config.worker_threads, config.limits.half_open)
-        .context("start the data threads")?;
+    let threads = DataThreads::start(config.worker_threads).context("start the data threads")?;
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)
@@ -154,7 +155,7 @@ async fn serve(
     let ready_pods = readiness.register("workload proxy manager");
     let ready_proxy = readiness.register("proxy");
     admin::serve_readiness(config, &readiness, &scope).await?;
-    scope.spawn("trim", crate::trim::keep_trimmed(readiness.clone()));
+    scope.spawn("trim", keep_trimmed(readiness.clone()));
 
     let Known {
         node,
@@ -171,14 +172,20 @@ async fn serve(
         directory: directory.clone(),
     };
     admin::serve_admin(config, dump, Some(levels), quit, &scope).await?;
-    let registry = metrics::registry(config, &node, &board, &xds_metrics, threads.runtimes());
+    let registry = metrics::registry(
+        config,
+        &node,
+        &board,
+        &xds_metrics,
+        threads.runtimes().to_vec(),
+    );
     admin::serve_stats(config, registry, directory.clone(), &scope).await?;
 
     let connections = Scope::new("connections");
     let background = Scope::new("background");
     let starter = PodStarter {
         node,
-        threads: threads.threads.clone(),
+        threads: data_threads(threads, config.limits.half_open),
         sockets,
         hbone: settings::hbone(config),
         directory,
@@ -274,6 +281,15 @@ fn know(config: &Config, scope: &Scope, ready: ReadyGuard) -> anyhow::Result<Kno
         xds_metrics,
         complete,
     })
+}
+
+/// The threads, each with a bound of half-open handshakes for all pods.
+fn data_threads(threads: &DataThreads, half_open: usize) -> Vec<DataThread> {
+    let thread = |runtime: &Handle| DataThread {
+        runtime: runtime.clone(),
+        gate: HandshakeGate::new(half_open),
+    };
+    threads.runtimes().iter().map(thread).collect()
 }
 
 fn trust_domain(config: &Config) -> Arc<str> {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_hbone::{HboneConfig, Pool};
+use ambit_hbone::{HandshakeGate, HboneConfig, Pool};
 use ambit_net::{BoundListener, ListenOptions, Listener, PodSockets, Transparent};
 use ambit_netns::{NetNs, NsId};
 use ambit_redirect::zds::WorkloadInfo;
 use ambit_runtime::{DrainWatch, Scope};
 use ambit_types::wire;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::debug;
 
@@ -17,7 +18,15 @@ use crate::enrol::{CertificateWait, Pod, Proxies, StartError, Started};
 use crate::flow::Flows;
 use crate::node::{FlowDirectory, Node};
 use crate::pod::{CapturedPorts, Listeners, PodProxy};
-use crate::threads::DataThread;
+
+/// A data thread, as the control thread sees it.
+#[derive(Clone)]
+pub(crate) struct DataThread {
+    /// Where its tasks are spawned.
+    pub(crate) runtime: Handle,
+    /// Its handshakes, of all pods.
+    pub(crate) gate: HandshakeGate,
+}
 
 /// Makes pod proxies.
 pub(crate) struct PodStarter {

@@ -11,6 +11,8 @@ mod ready;
 mod scope;
 mod seldom;
 mod signal;
+mod threads;
+mod trim;
 
 pub use backoff::Backoff;
 pub use drain::{DrainMode, DrainTrigger, DrainWatch, drain};
@@ -20,4 +22,6 @@ pub use ready::{Readiness, ReadyGuard};
 pub use scope::Scope;
 pub use seldom::{Seldom, seldom};
 pub use signal::{ShutdownSignal, Signals};
+pub use threads::DataThreads;
 pub use tokio_util::sync::CancellationToken;
+pub use trim::keep_trimmed;

@@ -1,38 +1,28 @@
-//! The data threads: one current-thread runtime each, sharing nothing but the
-//! configuration and the counters.
+//! The data threads of a proxy: one current-thread runtime each, sharing nothing.
 
 use std::io;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use ambit_hbone::HandshakeGate;
-use ambit_runtime::CancellationToken;
 use tokio::runtime::{Builder, Handle};
 
-/// One data thread, as the control thread sees it.
-#[derive(Clone)]
-pub(crate) struct DataThread {
-    /// Where its tasks are spawned.
-    pub(crate) runtime: Handle,
-    /// Its handshakes.
-    pub(crate) gate: HandshakeGate,
-}
+use crate::CancellationToken;
 
 /// All of them. Dropping it ends them.
-pub(crate) struct DataThreads {
-    pub(crate) threads: Vec<DataThread>,
+pub struct DataThreads {
+    runtimes: Vec<Handle>,
     stop: CancellationToken,
     joins: Vec<JoinHandle<()>>,
 }
 
 impl DataThreads {
-    /// Starts `count` threads.
+    /// Starts `count` threads, one at least.
     ///
     /// # Errors
     /// The kernel gives no more threads or descriptors.
-    pub(crate) fn start(count: usize, half_open: usize) -> io::Result<Self> {
+    pub fn start(count: usize) -> io::Result<Self> {
         let mut started = Self {
-            threads: Vec::new(),
+            runtimes: Vec::new(),
             stop: CancellationToken::new(),
             joins: Vec::new(),
         };
@@ -46,18 +36,14 @@ impl DataThreads {
             let runtime = told
                 .recv()
                 .map_err(|_| io::Error::other("a data thread ended"))??;
-            started.threads.push(DataThread {
-                runtime,
-                gate: HandshakeGate::new(half_open),
-            });
+            started.runtimes.push(runtime);
         }
         Ok(started)
     }
 
-    /// Their runtimes, for the metrics.
-    pub(crate) fn runtimes(&self) -> Vec<Handle> {
-        let runtimes = self.threads.iter().map(|thread| thread.runtime.clone());
-        runtimes.collect()
+    /// Where tasks are spawned, one runtime a thread.
+    pub fn runtimes(&self) -> &[Handle] {
+        &self.runtimes
     }
 }
 
@@ -72,6 +58,8 @@ impl Drop for DataThreads {
 }
 
 fn run(tell: &mpsc::SyncSender<io::Result<Handle>>, stop: &CancellationToken) {
+    // Blocking threads are rarely used, and never for data: one that isn't
+    // there costs nothing.
     match Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
@@ -86,5 +74,34 @@ fn run(tell: &mpsc::SyncSender<io::Result<Handle>>, stop: &CancellationToken) {
             // Nobody waits any more only if the process ends anyway.
             let _ = tell.send(Err(error));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_runs_on_the_thread_of_its_runtime() {
+        let threads = DataThreads::start(2).unwrap();
+        let names = threads.runtimes().iter().map(|runtime| {
+            let (tell, told) = mpsc::channel();
+            runtime.spawn(async move {
+                let name = std::thread::current().name().map(str::to_owned);
+                tell.send(name).unwrap();
+            });
+            told.recv().unwrap().unwrap()
+        });
+        assert_eq!(names.collect::<Vec<_>>(), ["data-0", "data-1"]);
+    }
+
+    #[test]
+    fn there_is_one_at_least_and_they_end_with_their_owner() {
+        let threads = DataThreads::start(0).unwrap();
+        let runtime = threads.runtimes().first().unwrap().clone();
+        drop(threads);
+        let late = runtime.spawn(async {});
+        let ended = Builder::new_current_thread().build().unwrap();
+        assert!(ended.block_on(late).unwrap_err().is_cancelled());
     }
 }

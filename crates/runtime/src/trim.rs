@@ -9,10 +9,11 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use ambit_runtime::Readiness;
 use nix::sys::mman::{MmapAdvise, madvise};
 use nix::sys::resource::{UsageWho, getrusage};
 use tracing::debug;
+
+use crate::Readiness;
 
 /// Between two looks at how busy the process was.
 const LOOK: Duration = Duration::from_secs(2);
@@ -26,7 +27,7 @@ const FAULTS: i64 = 32;
 
 /// Trims while the process is ready and idle, if it has faulted in enough
 /// since the last time; never while it is busy.
-pub(crate) async fn keep_trimmed(readiness: Readiness) {
+pub async fn keep_trimmed(readiness: Readiness) {
     let mut before = Used::now();
     let mut faults = 0;
     let mut looks = PAUSE;
@@ -118,15 +119,15 @@ mod tests {
 
     #[test]
     fn only_text_of_files_is_taken() {
-        let text = "55d0c0a00000-55d0c1200000 r-xp 00200000 fe:00 123   /usr/bin/waypoint";
+        let text = "55d0c0a00000-55d0c1200000 r-xp 00200000 fe:00 123   /usr/bin/program";
         let (start, length) = text_mapping(text).unwrap();
         assert_eq!(
             (start.as_ptr().addr(), length),
             (0x55d0_c0a0_0000, 0x80_0000)
         );
         for other in [
-            "55d0c0a00000-55d0c1200000 r--p 00200000 fe:00 123   /usr/bin/waypoint",
-            "55d0c0a00000-55d0c1200000 rwxp 00200000 fe:00 123   /usr/bin/waypoint",
+            "55d0c0a00000-55d0c1200000 r--p 00200000 fe:00 123   /usr/bin/program",
+            "55d0c0a00000-55d0c1200000 rwxp 00200000 fe:00 123   /usr/bin/program",
             "7ffd1d5e0000-7ffd1d5e2000 r-xp 00000000 00:00 0     [vdso]",
             "7ffd1d5e0000-7ffd1d5e2000 r-xp 00000000 00:00 0",
             "garbage",
