@@ -15,6 +15,7 @@ mod conditions;
 mod cors;
 mod decode;
 mod fault;
+pub mod grpc_web;
 mod headers;
 mod index;
 mod matching;

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use ambit_route::grpc_web::{Decoder, NotBase64};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::exchange::Streaming;
 use super::messages::Messages;
-use super::web::{Decoder, NotBase64, WebBody};
+use super::web::WebBody;
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
