@@ -7,6 +7,7 @@
 mod conns;
 mod error;
 mod io;
+mod need;
 mod proxy_header;
 mod tls;
 

@@ -223,12 +223,14 @@ fn start(
         };
         let hbone = HboneConfig {
             handshake_timeout: node.settings.limits.handshake,
+            send_buffer: SEND_BUFFER,
             ..HboneConfig::default()
         };
         // What an endpoint may send ahead of a slow client is memory here.
         let dialled = HboneConfig {
             stream_window: DIALLED_STREAM_WINDOW,
             connection_window: DIALLED_CONNECTION_WINDOW,
+            frame_size: DIALLED_FRAME_SIZE,
             ..hbone.clone()
         };
         let dialer = Dialer {
@@ -314,3 +316,9 @@ const CLEAN_UP: Duration = Duration::from_secs(1);
 const DIALLED_STREAM_WINDOW: u32 = 256 << 10;
 /// Bytes that all tunnels of a connection to an endpoint may carry so.
 const DIALLED_CONNECTION_WINDOW: u32 = 4 << 20;
+/// The largest piece in which they come: it is read whole, and held whole as long
+/// as a byte of it is.
+const DIALLED_FRAME_SIZE: u32 = 64 << 10;
+/// Bytes that one tunnel may have waiting for the socket: as many as an HTTP
+/// engine hands on at a time.
+const SEND_BUFFER: usize = 128 << 10;

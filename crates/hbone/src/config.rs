@@ -14,6 +14,10 @@ pub struct HboneConfig {
     pub connection_window: u32,
     /// `HTTP2_FRAME_SIZE`: largest frame that we accept.
     pub frame_size: u32,
+    /// Bytes that one stream may have waiting for the socket. The contract's
+    /// client has a stream window of it; more than the socket takes in one go
+    /// buys nothing and is memory that a stalled connection holds.
+    pub send_buffer: usize,
     /// `POOL_MAX_STREAMS_PER_CONNECTION`; the peer's own limit counts too.
     pub max_streams_per_connection: usize,
     /// `POOL_UNUSED_RELEASE_TIMEOUT`: an idle connection is closed after this.
@@ -44,6 +48,7 @@ impl Default for HboneConfig {
             stream_window: 4 << 20,
             connection_window: 16 << 20,
             frame_size: 1 << 20,
+            send_buffer: 400 << 10,
             max_streams_per_connection: 100,
             unused_release: Duration::from_secs(300),
             max_connections: 8192,

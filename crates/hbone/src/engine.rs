@@ -62,7 +62,7 @@ pub(crate) async fn client<S: Side>(
         .max_frame_size(config.frame_size)
         .max_header_list_size(CLIENT_HEADERS)
         .initial_max_send_streams(INITIAL_STREAMS)
-        .max_send_buffer_size(SEND_BUFFER)
+        .max_send_buffer_size(config.send_buffer)
         .data_frame_budget(SMALL_FRAMES)
         .enable_push(false)
         .handshake(wire.clone());
@@ -164,7 +164,7 @@ pub(crate) async fn server<S: Side>(
         .max_frame_size(config.frame_size)
         .max_header_list_size(SERVER_HEADERS)
         .max_concurrent_streams(config.accepted_streams)
-        .max_send_buffer_size(SEND_BUFFER)
+        .max_send_buffer_size(config.send_buffer)
         .data_frame_budget(SMALL_FRAMES)
         .handshake(wire.clone());
     let mut connection = sending(handshake, &wire).await.map_err(into_io)?;
@@ -372,10 +372,6 @@ const CLIENT_HEADERS: u32 = 16 << 10;
 const SERVER_HEADERS: u32 = 64 << 10;
 /// Streams until the peer says how many it takes.
 const INITIAL_STREAMS: usize = 100;
-/// What one stream may have waiting for the socket. The contract's client has
-/// a stream window of it; more than the socket takes in one go buys nothing and
-/// is memory that a stalled connection holds.
-const SEND_BUFFER: usize = 400 << 10;
 /// The engine's guard against floods of tiny frames closes the connection and
 /// all its streams with it. Its default is met by one application that doesn't
 /// read while its peer sends lines of 60 bytes; this is met by no reader within

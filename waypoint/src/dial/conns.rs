@@ -2,8 +2,9 @@
 //!
 //! HTTP/1: a connection carries one request at a time and comes back when its
 //! response has been read to the end; one that isn't ready is never used, so
-//! no request meets the rest of another. HTTP/2: connections are shared up to
-//! a number of streams.
+//! no request meets the rest of another; how many are kept is a matter of how
+//! many were needed lately ([`Need`]). HTTP/2: connections are shared up to a
+//! number of streams.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -22,6 +23,7 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::need::Need;
 use super::{DialFailure, Dialer, Hop, TlsOrigin};
 use crate::http::UpBody;
 use crate::spawn::OnScope;
@@ -153,6 +155,31 @@ struct Entry {
     limit: Option<Duration>,
     /// Connections that exist, whatever is done on them.
     open: usize,
+    /// Of them, those that were let go and haven't ended yet.
+    ending: usize,
+    /// Of HTTP/1.
+    need: Need,
+}
+
+impl Entry {
+    /// HTTP/1 connections with a request.
+    fn in_use(&self) -> usize {
+        self.open.saturating_sub(self.idle.len() + self.ending)
+    }
+
+    /// A connection has been taken into use.
+    fn taken(&mut self) {
+        self.need.in_use(self.in_use());
+    }
+
+    /// Lets idle connections go that weren't needed lately. The latest are at
+    /// the end, where the next request looks first.
+    fn prune(&mut self) {
+        let kept = self.need.tick(self.in_use());
+        let surplus = self.idle.len().saturating_sub(kept);
+        self.idle.drain(..surplus);
+        self.ending += surplus;
+    }
 }
 
 /// A connection exists until this is dropped.
@@ -170,6 +197,7 @@ impl<H> Drop for Opened<H> {
         };
         if let Some(entry) = inner.entries.lock().get_mut(&self.key) {
             entry.open = entry.open.saturating_sub(1);
+            entry.ending = entry.ending.saturating_sub(1);
         }
         inner.tell();
     }
@@ -201,7 +229,7 @@ struct Idle {
 
 /// Idle connections of one key. More are closed.
 const MAX_IDLE: usize = 1024;
-const SWEEP: Duration = Duration::from_secs(5);
+const SWEEP: Duration = Duration::from_secs(1);
 
 impl Conns {
     /// No connections; their tasks belong to `scope`.
@@ -251,6 +279,7 @@ impl Conns {
                         entry.idle.remove(index);
                     } else if idle.send.is_ready() {
                         let idle = entry.idle.remove(index);
+                        entry.taken();
                         return Some(Sender::Http1(Http1 {
                             send: idle.send,
                             uses: idle.uses,
@@ -348,10 +377,12 @@ impl Conns {
 
     fn opened<H>(&self, key: &ConnKey, held: H) -> Opened<H> {
         let mut entries = self.inner.entries.lock();
-        match entries.get_mut(key) {
-            Some(entry) => entry.open += 1,
-            None => entries.entry(key.clone()).or_default().open = 1,
-        }
+        let entry = match entries.get_mut(key) {
+            Some(entry) => entry,
+            None => entries.entry(key.clone()).or_default(),
+        };
+        entry.open += 1;
+        entry.taken();
         Opened {
             inner: Arc::downgrade(&self.inner),
             key: key.clone(),
@@ -409,6 +440,7 @@ impl Inner {
             entry
                 .idle
                 .retain(|idle| !idle.send.is_closed() && !stale(idle.since));
+            entry.prune();
             entry.shared.retain(|shared| {
                 let unused = shared.active.load(Ordering::Relaxed) == 0;
                 !(shared.send.is_closed() || unused && stale(*shared.last_used.lock()))
