@@ -11,7 +11,7 @@ export CARGO_INCREMENTAL := 0
 export AMBIT_REQUIRE_NETNS := 1
 endif
 
-.PHONY: help setup build demo test test-long fuzz bench fmt lint unit e2e clean \
+.PHONY: help setup build demo test test-long fuzz bench bench-control fmt lint unit e2e clean \
 	cluster cluster-down cluster-build test-cluster conformance
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make test-long   the second TLS provider, long property runs"
 	@echo "make fuzz        every parser against random input (SECONDS_EACH=60 each)"
 	@echo "make bench       measurements beside a named baseline (QUICK=1: under 5 minutes)"
+	@echo "make bench-control  the control plane at scale, on a real API server"
 
 setup:
 	@./xtask/setup.sh
@@ -102,6 +103,12 @@ fuzz: setup
 
 bench: build target/envoy/bin/envoy
 	BENCH_ENVOY=$${BENCH_ENVOY:-$(CURDIR)/target/envoy/bin/envoy} ./target/release/bench
+
+# The control plane at scale, on a real API server with simulated nodes.
+bench-control: build
+	@./xtask/setup.sh --cluster
+	./target/release/cluster build api scale
+	BENCH_ONLY=kubernetes ./target/release/bench
 
 # The peer beside which the waypoint is measured.
 target/envoy/bin/envoy:

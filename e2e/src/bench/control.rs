@@ -6,6 +6,7 @@
 //! The clients are no proxies: they decode as little as they can, so that what
 //! is measured is the control plane and not they, who share its processors.
 
+mod kubernetes;
 mod mesh;
 mod node;
 mod record;
@@ -16,49 +17,56 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_netns::{NamedNetNs, Netlink};
+use ambit_runtime::Scope;
 use ambit_testkit::process::Process;
 use ambit_testkit::sandbox::Sandbox;
-use ambit_testkit::token::{Subject, TokenIssuer};
 use ambit_testkit::{client, eventually_within};
 use anyhow::{Context, Result, ensure};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use self::mesh::{Mesh, Scale};
+use self::mesh::{Change, Mesh, Scale};
 use self::node::{Door, Node};
-use self::record::{Delays, Record};
-use self::source::{Directory, Source};
+use self::record::{Arrivals, Delays, Record};
+use self::source::Source;
 use super::Length;
 use super::memory::Weight;
 use crate::programs;
+
+pub(super) use self::source::Kind;
 
 /// Measures and prints.
 ///
 /// # Errors
 /// If the control plane doesn't start, or a stream ends or misses a change.
-pub(super) async fn measure(length: Length) -> Result<()> {
+pub(super) async fn measure(kind: Kind, length: Length) -> Result<()> {
     let scales: &[Scale] = match length {
         Length::Quick => &[Scale::FULL],
         Length::Whole => &[Scale::TENTH, Scale::FULL],
     };
     for scale in scales {
-        one_scale(*scale, length).await?;
+        one_scale(kind, *scale, length).await?;
     }
     Ok(())
 }
 
 #[allow(clippy::print_stdout, reason = "the benchmark's purpose is to print")]
-async fn one_scale(scale: Scale, length: Length) -> Result<()> {
+async fn one_scale(kind: Kind, scale: Scale, length: Length) -> Result<()> {
     println!(
-        "\nControl plane: {} pods, {} services, {} policies, {} nodes",
+        "\nControl plane from {}: {} pods, {} services, {} policies, {} nodes",
+        match kind {
+            Kind::Directory => "a directory",
+            Kind::Kubernetes => "a Kubernetes API server",
+        },
         scale.pods(),
         scale.services(),
         scale.policies(),
         mesh::NODES
     );
-    let mut plane = Plane::start(scale).await?;
-    plane.enrol().await?;
+    let mut plane = Plane::start(kind, scale).await?;
+    if plane.source.wants_reports() {
+        plane.enrol().await?;
+    }
     sleep(SETTLE).await;
     plane.weigh("without streams")?;
     let record = plane.follow().await?;
@@ -70,6 +78,7 @@ async fn one_scale(scale: Scale, length: Length) -> Result<()> {
     };
     for rate in [10, 100] {
         plane.change(&record, rate, rate * rounds).await?;
+        plane.weigh("after that")?;
     }
     plane.change_all(&record).await?;
     sleep(SETTLE).await;
@@ -79,50 +88,47 @@ async fn one_scale(scale: Scale, length: Length) -> Result<()> {
 /// A control plane with its objects, and what is connected to it.
 struct Plane {
     mesh: Mesh,
-    source: Directory,
-    issuer: TokenIssuer,
     process: Process,
     door: Arc<Door>,
     /// Where the clients run, beside the one who changes objects.
     clients: Option<Runtime>,
-    _ns: NamedNetNs,
+    /// Changes that are being committed.
+    changes: Scope,
+    // After what uses it.
+    source: Source,
     _sandbox: Sandbox,
 }
 
 impl Plane {
     #[allow(clippy::print_stdout, reason = "the benchmark's purpose is to print")]
-    async fn start(scale: Scale) -> Result<Self> {
+    async fn start(kind: Kind, scale: Scale) -> Result<Self> {
         let sandbox = Sandbox::create("control")?;
-        let ns = NamedNetNs::create(&sandbox.ns_dir(), "control")?;
-        Netlink::in_ns(ns.ns())?.link_up("lo").await?;
-        let issuer = TokenIssuer::new("https://kubernetes.default.svc.cluster.local")?;
-        let dir = sandbox.dir();
-        issuer.write_jwks(&dir.join("jwks.json"))?;
-        let mut source = Directory::create(dir.join("manifests"))?;
         let mesh = Mesh::new(scale);
-        for object in mesh.objects() {
-            source.put(&object).await?;
-        }
+        let began = Instant::now();
+        let source = Source::start(kind, &mesh, &sandbox).await?;
+        println!(
+            "   objects there after {:.0} s",
+            began.elapsed().as_secs_f64()
+        );
+        let (dir, ns) = (sandbox.dir(), source.ns().clone());
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let mut command = Command::new(programs::bin_dir()?.join("istiod-lite"));
-        source.configure(&mut command);
+        source.configure(&mut command, dir);
         command
             .arg("--state-dir")
             .arg(dir.join("state"))
             .args(["--listen", &local(SECURE).to_string()])
-            .args(["--http", &local(HTTP).to_string()])
-            .arg("--jwks")
-            .arg(dir.join("jwks.json"))
-            .args(["--token-issuer", issuer.issuer()]);
+            .args(["--http", &local(HTTP).to_string()]);
         let began = Instant::now();
-        let mut process = Process::start(dir, ns.ns(), "istiod-lite", command)?;
-        eventually_within(READY, "istiod-lite is ready", async || {
+        let mut process = Process::start(dir, &ns, "istiod-lite", command)?;
+        let ready = eventually_within(READY, "istiod-lite is ready", async || {
             ensure!(process.exited()?.is_none(), "it has ended");
-            let answer = client::get(ns.ns(), local(HTTP), "/ready").await?;
+            let answer = client::get(&ns, local(HTTP), "/ready").await?;
             ensure!(answer.status == 200, "{answer:?}");
             Ok(())
         })
-        .await?;
+        .await;
+        ready.with_context(|| process.log())?;
         println!("   ready after {:.2} s", began.elapsed().as_secs_f64());
         let clients = Builder::new_multi_thread()
             .worker_threads(2)
@@ -130,24 +136,12 @@ impl Plane {
             .build()?;
         Ok(Self {
             mesh,
-            source,
-            issuer,
             process,
-            door: Arc::new(Door::new(ns.ns().clone(), local(SECURE))),
+            door: Arc::new(Door::new(ns, local(SECURE))),
             clients: Some(clients),
-            _ns: ns,
+            changes: Scope::new("changes"),
+            source,
             _sandbox: sandbox,
-        })
-    }
-
-    fn token(&self, account: &str, node: usize) -> Result<String> {
-        let pod = format!("{account}-n{node}");
-        self.issuer.token(&Subject {
-            namespace: mesh::SYSTEM,
-            service_account: account,
-            pod: &pod,
-            pod_uid: &format!("uid-{pod}"),
-            node: &format!("n{node}"),
         })
     }
 
@@ -156,7 +150,7 @@ impl Plane {
     async fn enrol(&self) -> Result<()> {
         let began = Instant::now();
         for node in 0..mesh::NODES {
-            let token = self.token("node-agent", node)?;
+            let token = self.source.token("node-agent", node).await?;
             let reported = node::report(&self.door, &token, self.mesh.report(node));
             timeout(PATIENCE, reported).await.context("a report")??;
         }
@@ -172,10 +166,12 @@ impl Plane {
     #[allow(clippy::print_stdout, reason = "the benchmark's purpose is to print")]
     async fn follow(&self) -> Result<Arc<Record>> {
         let runtime = self.clients.as_ref().context("until it is dropped")?;
-        let record = Arc::new(Record::new(self.mesh.resources(), mesh::NODES));
-        let nodes = (0..mesh::NODES)
-            .map(|at| Ok(Node::new(at, self.token("ztunnel", at)?)))
-            .collect::<Result<Vec<_>>>()?;
+        let mut nodes = Vec::new();
+        for at in 0..mesh::NODES {
+            nodes.push(Node::new(at, self.source.token("ztunnel", at).await?));
+        }
+        let full = self.mesh.resources() + self.source.own_resources();
+        let record = Arc::new(Record::new(full, mesh::NODES));
         let (before, began) = (self.process.cpu_time()?, Instant::now());
         for node in nodes {
             let (door, record) = (Arc::clone(&self.door), Arc::clone(&record));
@@ -202,39 +198,46 @@ impl Plane {
 
     /// Commits changes at a rate.
     #[allow(clippy::print_stdout, reason = "the benchmark's purpose is to print")]
-    async fn change(&mut self, record: &Record, rate: u32, count: u32) -> Result<()> {
+    async fn change(&mut self, record: &Arc<Record>, rate: u32, count: u32) -> Result<()> {
         let (before, began) = (self.process.cpu_time()?, Instant::now());
         for at in 0..count {
             sleep_until(began + Duration::from_secs(1) * at / rate).await;
             let change = self.mesh.change();
-            record.expect(&change.resource);
-            self.source.put(&change.object).await?;
+            self.commit(record, change);
         }
         let delays = self.arrived(record).await?;
         let took = began.elapsed();
         let cpu = self.process.cpu_time()?.saturating_sub(before);
+        let line = |what: &str, delays: &Delays| {
+            println!(
+                "      from {what}: p50 {:.1} ms  p90 {:.1} ms  p99 {:.1} ms  longest {:.1} ms",
+                delays.at(50),
+                delays.at(90),
+                delays.at(99),
+                delays.at(100),
+            );
+        };
         println!(
-            "   {rate:>3} changes a second, {count} of them: p50 {:.1} ms  p90 {:.1} ms  p99 {:.1} ms  \
-             longest {:.1} ms; {:.2} ms of processor time each, {:.0} % of one",
-            delays.at(50),
-            delays.at(90),
-            delays.at(99),
-            delays.at(100),
+            "   {rate:>3} changes a second, {count} of them: {:.2} ms of processor time each, {:.0} % of one",
             cpu.as_secs_f64() * 1e3 / f64::from(count),
             cpu.as_secs_f64() / took.as_secs_f64() * 100.0
         );
+        line("the request", &delays.asked);
+        line("its answer", &delays.committed);
         Ok(())
     }
 
     /// Changes every pod at once.
     #[allow(clippy::print_stdout, reason = "the benchmark's purpose is to print")]
-    async fn change_all(&mut self, record: &Record) -> Result<()> {
+    async fn change_all(&mut self, record: &Arc<Record>) -> Result<()> {
         let (before, began) = (self.process.cpu_time()?, Instant::now());
         let pods = self.mesh.scale().pods();
         for at in 0..pods {
             let change = self.mesh.change_pod(at);
-            record.expect(&change.resource);
-            self.source.put(&change.object).await?;
+            self.commit(record, change);
+            if at % AT_ONCE == 0 {
+                record.below(AT_ONCE).await?;
+            }
         }
         let written = began.elapsed();
         self.arrived(record).await?;
@@ -248,7 +251,20 @@ impl Plane {
         Ok(())
     }
 
-    async fn arrived(&self, record: &Record) -> Result<Delays> {
+    /// Starts to commit a change that every stream will have.
+    fn commit(&mut self, record: &Arc<Record>, change: Change) {
+        let record = Arc::clone(record);
+        record.expect(&change.resource);
+        let committing = self.source.commit(change.object);
+        self.changes.spawn("change", async move {
+            match committing.await {
+                Ok(at) => record.committed(&change.resource, at),
+                Err(error) => record.failed(error),
+            }
+        });
+    }
+
+    async fn arrived(&self, record: &Record) -> Result<Arrivals> {
         timeout(PATIENCE, record.arrived())
             .await
             .with_context(|| format!("changes have not arrived: {}", record.missing()))?
@@ -271,6 +287,8 @@ impl Drop for Plane {
     }
 }
 
+/// Changes that are under way at a time when all are made.
+const AT_ONCE: usize = 256;
 const SECURE: u16 = 15012;
 const HTTP: u16 = 15014;
 const READY: Duration = Duration::from_secs(120);

@@ -16,6 +16,7 @@ use ambit_testkit::process::Process;
 use ambit_testkit::{client, eventually};
 use anyhow::{Context, Result, ensure};
 
+use super::memory::Weight;
 use super::{Length, envoy};
 use crate::cluster::WaypointProgram;
 use crate::load::http::HttpOutcome;
@@ -82,7 +83,7 @@ pub(super) async fn compare(
     };
     println!("\nWaypoint, idle");
     tokio::time::sleep(Duration::from_secs(12)).await;
-    let idle = each(sides, |namespace| resident(&cluster, namespace))?;
+    let idle = each(sides, |namespace| weight(&cluster, namespace))?;
     print_memory(sides, &idle);
     for connections in loads.unwrap_or_else(|| LOADS.to_vec()) {
         let mut measured: Vec<Side> = sides.iter().map(|namespace| Side::new(namespace)).collect();
@@ -236,8 +237,8 @@ fn process<'a>(cluster: &'a Cluster, namespace: &str) -> Result<&'a Process> {
     cluster.waypoint_process(namespace, pods.first().context("a waypoint's pod")?)
 }
 
-fn resident(cluster: &Cluster, namespace: &str) -> Result<u64> {
-    process(cluster, namespace)?.resident_bytes()
+fn weight(cluster: &Cluster, namespace: &str) -> Result<Weight> {
+    Weight::of(process(cluster, namespace)?)
 }
 
 async fn load(cluster: &Cluster, namespace: &str, arguments: &[String]) -> Result<HttpOutcome> {
@@ -253,7 +254,7 @@ async fn load(cluster: &Cluster, namespace: &str, arguments: &[String]) -> Resul
     serde_json::from_str(&text).with_context(|| format!("outcome {text:?}"))
 }
 
-async fn under_transfer(cluster: &Cluster, namespace: &str, length: Length) -> Result<u64> {
+async fn under_transfer(cluster: &Cluster, namespace: &str, length: Length) -> Result<Weight> {
     let bytes = match length {
         Length::Quick => GIB / 4,
         Length::Whole => GIB,
@@ -265,7 +266,7 @@ async fn under_transfer(cluster: &Cluster, namespace: &str, length: Length) -> R
     ];
     let transfer = load(cluster, namespace, &arguments);
     tokio::pin!(transfer);
-    let mut most = 0;
+    let mut most = weight(cluster, namespace)?;
     loop {
         tokio::select! {
             outcome = &mut transfer => {
@@ -273,24 +274,27 @@ async fn under_transfer(cluster: &Cluster, namespace: &str, length: Length) -> R
                 return Ok(most);
             }
             () = tokio::time::sleep(Duration::from_millis(50)) => {
-                most = most.max(resident(cluster, namespace)?);
+                let now = weight(cluster, namespace)?;
+                if now.resident > most.resident {
+                    most = now;
+                }
             }
         }
     }
 }
 
-fn each<T>(sides: &[&str], of: impl Fn(&str) -> Result<T>) -> Result<Vec<T>> {
+fn each(sides: &[&str], of: impl Fn(&str) -> Result<Weight>) -> Result<Vec<Weight>> {
     sides.iter().map(|namespace| of(namespace)).collect()
 }
 
 #[allow(clippy::print_stdout, reason = "the benchmark's purpose is to print")]
-fn print_memory(sides: &[&str], bytes: &[u64]) {
-    let mib = |bytes: &u64| *bytes as f64 / (1 << 20) as f64;
-    for (side, bytes) in sides.iter().zip(bytes) {
-        println!("   {side:<6} {:>8.2} MiB", mib(bytes));
+fn print_memory(sides: &[&str], weights: &[Weight]) {
+    for (side, weight) in sides.iter().zip(weights) {
+        println!("   {side:<6} {weight}");
     }
-    if let [ours, theirs] = bytes {
-        println!("          ambit/envoy {:.2}", mib(ours) / mib(theirs));
+    if let [ours, theirs] = weights {
+        let ratio = ours.resident as f64 / theirs.resident as f64;
+        println!("          ambit/envoy {ratio:.2}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! `make bench`: measures the mesh. `QUICK=1` is short; `BENCH_PEER=PROGRAM`
 //! also measures another ztunnel in the same run, `BENCH_ENVOY=PROGRAM` an Envoy
 //! as a waypoint; `BENCH_ONLY=tunnel|waypoint|routes|control` leaves out the other
-//! parts, `BENCH_LOADS=1,32` the other numbers of a waypoint's kept connections.
+//! parts, `kubernetes` is `make bench-control`; `BENCH_LOADS=1,32` the other numbers of a waypoint's kept connections.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,8 @@ fn main() -> Result<()> {
         Some("waypoint") => Some(Part::Waypoint),
         Some("routes") => Some(Part::Routes),
         Some("control") => Some(Part::Control),
-        Some(other) => bail!("BENCH_ONLY={other}: tunnel, waypoint, routes or control"),
+        Some("kubernetes") => Some(Part::Kubernetes),
+        Some(other) => bail!("BENCH_ONLY={other}: tunnel, waypoint, routes, control or kubernetes"),
     };
     let loads = variable("BENCH_LOADS").filter(|loads| !loads.is_empty());
     let loads = loads.map(|loads| loads.split(',').map(str::parse).collect());

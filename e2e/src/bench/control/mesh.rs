@@ -69,6 +69,46 @@ impl Mesh {
         few.chain(services).chain(policies).chain(pods)
     }
 
+    /// Kinds that an API server has to be told of.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = Value> + use<> {
+        let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        let schema = json!({"type": "object", "properties": {"spec": open, "status": open}});
+        std::iter::once(json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "authorizationpolicies.security.istio.io"},
+            "spec": {
+                "group": "security.istio.io", "scope": "Namespaced",
+                "names": {"kind": "AuthorizationPolicy", "plural": "authorizationpolicies"},
+                "versions": [{"name": "v1", "served": true, "storage": true,
+                    "subresources": {"status": {}}, "schema": {"openAPIV3Schema": schema}}],
+            },
+        }))
+    }
+
+    /// Its nodes, simulated.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = Value> + use<> {
+        (0..NODES).map(|node| {
+            let name = format!("n{node}");
+            json!({
+                "apiVersion": "v1", "kind": "Node",
+                "metadata": {"name": name, "annotations": {"kwok.x-k8s.io/node": "fake"}, "labels": {
+                    "kubernetes.io/hostname": name, "topology.kubernetes.io/region": "r1",
+                    "topology.kubernetes.io/zone": format!("z{}", node % 3)}},
+            })
+        })
+    }
+
+    /// The accounts of its pods.
+    pub(super) fn accounts(&self) -> impl Iterator<Item = Value> + use<> {
+        let system = ["ztunnel", "node-agent"].map(|name| (SYSTEM.to_owned(), name.to_owned()));
+        let services = (0..self.scale.services())
+            .map(|at| (format!("ns{}", namespace_of(at)), format!("s{at}")));
+        system.into_iter().chain(services).map(|(namespace, name)| {
+            json!({"apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": {"name": name, "namespace": namespace}})
+        })
+    }
+
     /// What a node's agent says of its pods.
     pub(super) fn report(&self, node: usize) -> NodeReport {
         let pods = (0..self.scale.pods()).filter(|at| node_of(*at) == node);
@@ -154,7 +194,8 @@ fn service(at: usize, form: usize) -> Value {
         "metadata": {"name": name, "namespace": format!("ns{}", namespace_of(at)), "labels": {"app": name}},
         "spec": {
             "type": "ClusterIP",
-            "clusterIP": format!("10.96.{}.{}", at / 250, at % 250 + 1),
+            // Clear of the addresses that a cluster gives its own services.
+            "clusterIP": format!("10.96.{}.{}", 16 + at / 250, at % 250 + 1),
             "selector": {"app": name},
             "ports": [
                 {"name": "http", "port": 80, "targetPort": 8080 + form % 1000, "protocol": "TCP"},

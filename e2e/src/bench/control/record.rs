@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// Shared by every stream and the one who changes objects.
 pub(super) struct Record {
@@ -19,7 +19,7 @@ pub(super) struct Record {
     expected: Mutex<HashMap<String, Expected>>,
     /// There are any.
     expecting: AtomicUsize,
-    delays: Mutex<Vec<Duration>>,
+    delays: Mutex<(Vec<Duration>, Vec<Duration>)>,
     firsts: Mutex<Vec<Duration>>,
     bytes: AtomicU64,
     failure: Mutex<Option<anyhow::Error>>,
@@ -27,10 +27,21 @@ pub(super) struct Record {
 }
 
 struct Expected {
-    since: Instant,
-    /// Streams that have it.
-    by: Vec<bool>,
+    /// Its commit was asked for.
+    asked: Instant,
+    /// Its commit was confirmed.
+    committed: Option<Instant>,
+    /// When each stream had it.
+    by: Vec<Option<Instant>>,
     missing: usize,
+}
+
+/// How long changes took to each stream.
+pub(super) struct Arrivals {
+    /// From the moment that the commit was asked for.
+    pub(super) asked: Delays,
+    /// From the moment that it was confirmed; what was there before, at once.
+    pub(super) committed: Delays,
 }
 
 /// How long something took, many times, sorted.
@@ -70,8 +81,9 @@ impl Record {
     /// A resource is about to change.
     pub(super) fn expect(&self, resource: &str) {
         let expected = Expected {
-            since: Instant::now(),
-            by: vec![false; self.streams],
+            asked: Instant::now(),
+            committed: None,
+            by: vec![None; self.streams],
             missing: self.streams,
         };
         let mut all = self.expected.lock();
@@ -84,24 +96,46 @@ impl Record {
         self.expecting.load(Ordering::Relaxed) > 0
     }
 
+    /// Its change is committed.
+    pub(super) fn committed(&self, resource: &str, at: Instant) {
+        let mut all = self.expected.lock();
+        if let Some(expected) = all.get_mut(resource) {
+            expected.committed = Some(at);
+            self.settle(&mut all, resource);
+        }
+    }
+
     /// A stream has a resource.
     pub(super) fn seen(&self, stream: usize, resource: &str) {
         let mut all = self.expected.lock();
         let Some(expected) = all.get_mut(resource) else {
             return;
         };
-        let Some(seen) = expected.by.get_mut(stream).filter(|seen| !**seen) else {
+        let Some(seen) = expected.by.get_mut(stream).filter(|seen| seen.is_none()) else {
             return;
         };
-        *seen = true;
+        *seen = Some(Instant::now());
         expected.missing -= 1;
-        self.delays.lock().push(expected.since.elapsed());
-        if expected.missing == 0 {
-            all.remove(resource);
-            self.expecting.store(all.len(), Ordering::Relaxed);
-            if all.is_empty() {
-                self.told.notify_one();
-            }
+        self.settle(&mut all, resource);
+    }
+
+    /// Takes a change off the list, if it is committed and everywhere.
+    fn settle(&self, all: &mut HashMap<String, Expected>, resource: &str) {
+        let over = all
+            .get(resource)
+            .is_some_and(|expected| expected.missing == 0 && expected.committed.is_some());
+        let Some(expected) = over.then(|| all.remove(resource)).flatten() else {
+            return;
+        };
+        let mut delays = self.delays.lock();
+        let committed = expected.committed.unwrap_or(expected.asked);
+        for arrived in expected.by.into_iter().flatten() {
+            delays.0.push(arrived.duration_since(expected.asked));
+            delays.1.push(arrived.saturating_duration_since(committed));
+        }
+        self.expecting.store(all.len(), Ordering::Relaxed);
+        if all.is_empty() {
+            self.told.notify_one();
         }
     }
 
@@ -118,6 +152,13 @@ impl Record {
     /// A stream has everything.
     pub(super) fn is_complete(&self) {
         self.firsts.lock().push(self.began.elapsed());
+        self.told.notify_one();
+    }
+
+    /// A change wasn't committed.
+    pub(super) fn failed(&self, why: anyhow::Error) {
+        let failure = why.context("a change wasn't committed");
+        self.failure.lock().get_or_insert(failure);
         self.told.notify_one();
     }
 
@@ -142,14 +183,27 @@ impl Record {
     }
 
     /// When every stream has every change: how long each took to each stream.
-    pub(super) async fn arrived(&self) -> Result<Delays> {
+    pub(super) async fn arrived(&self) -> Result<Arrivals> {
         loop {
             self.check()?;
             if self.expected.lock().is_empty() {
-                return Ok(sorted(std::mem::take(&mut self.delays.lock())));
+                let (asked, committed) = std::mem::take(&mut *self.delays.lock());
+                return Ok(Arrivals {
+                    asked: sorted(asked),
+                    committed: sorted(committed),
+                });
             }
             self.told.notified().await;
         }
+    }
+
+    /// When fewer changes than that are on their way.
+    pub(super) async fn below(&self, few: usize) -> Result<()> {
+        while self.expected.lock().len() >= few {
+            self.check()?;
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
     }
 
     /// Some of what isn't everywhere.
