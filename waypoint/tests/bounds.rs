@@ -271,3 +271,29 @@ async fn connections_to_endpoints_are_worn_out() -> Result<()> {
     assert!(life.apps[0].connections() > connections);
     Ok(())
 }
+
+/// A burst's connections cost memory for seconds, not for the idle limit; a few
+/// stay for requests that come one by one.
+#[tokio::test]
+async fn connections_of_a_burst_are_let_go_but_for_a_few() -> Result<()> {
+    let world = World::start().await?;
+    let cart = world
+        .misbehaving("cart", slow(Duration::from_millis(300)))
+        .await?;
+    world.settled(cart.vip, "/", 200).await?;
+    let app = &cart.apps[0];
+    let burst = (0..32).map(|_| world.client.get(cart.vip, "/"));
+    for answer in futures::future::try_join_all(burst).await? {
+        assert_eq!(answer.status(), 200);
+    }
+    assert!(app.connections() > 8, "{}", app.connections());
+    eventually("the burst's connections are let go", async || {
+        ensure!(app.open() <= 4, "{} are open", app.open());
+        Ok(())
+    })
+    .await?;
+    let made = app.connections();
+    assert_eq!(world.client.get(cart.vip, "/").await?.status(), 200);
+    assert_eq!(app.connections(), made, "one was kept");
+    Ok(())
+}

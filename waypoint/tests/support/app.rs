@@ -30,6 +30,7 @@ pub(crate) struct App {
     pub(crate) address: SocketAddr,
     pub(crate) requests: Arc<AtomicUsize>,
     pub(crate) connections: Arc<AtomicUsize>,
+    pub(crate) open: Arc<AtomicUsize>,
 }
 
 impl App {
@@ -39,6 +40,11 @@ impl App {
 
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Connections that haven't ended.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
     }
 }
 
@@ -79,12 +85,15 @@ pub(crate) async fn serve(scope: &Scope, ip: IpAddr, handler: Handler) -> Result
         address: listener.local_addr()?,
         requests: Arc::default(),
         connections: Arc::default(),
+        open: Arc::default(),
     };
     let (tasks, counted) = (scope.clone(), app.clone());
     scope.spawn("app", async move {
         while let Ok((stream, _)) = listener.accept().await {
             counted.connections.fetch_add(1, Ordering::SeqCst);
+            counted.open.fetch_add(1, Ordering::SeqCst);
             let (handler, requests) = (Arc::clone(&handler), Arc::clone(&counted.requests));
+            let open = Arc::clone(&counted.open);
             tasks.spawn("app connection", async move {
                 let service = service_fn(move |request| {
                     let number = requests.fetch_add(1, Ordering::SeqCst);
@@ -94,6 +103,7 @@ pub(crate) async fn serve(scope: &Scope, ip: IpAddr, handler: Handler) -> Result
                 let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
                     .serve_connection_with_upgrades(TokioIo::new(stream), service)
                     .await;
+                open.fetch_sub(1, Ordering::SeqCst);
             });
         }
     });
