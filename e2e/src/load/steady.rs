@@ -208,6 +208,7 @@ struct Worker {
 
 impl Worker {
     async fn run(mut self, board: Arc<Mutex<Board>>, failed: impl Fn(&str)) {
+        let started = Instant::now();
         loop {
             let connected = self.kept.is_some();
             let began = Instant::now();
@@ -221,8 +222,9 @@ impl Worker {
                 };
                 let (index, ms) = (self.index, took.as_millis());
                 let port = self.from.map_or(0, |from| from.port());
+                let at = started.elapsed().as_secs_f64();
                 failed(&format!(
-                    "worker {index} ({kind}, port {port}) after {ms} ms: {failure}"
+                    "at {at:.3} s worker {index} ({kind}, port {port}) after {ms} ms: {failure}"
                 ));
             }
             self.tell(&mut locked(&board), took, &outcome, connected);

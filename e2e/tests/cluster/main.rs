@@ -14,6 +14,7 @@ mod faults;
 mod inside;
 mod nodes;
 mod replicas;
+mod rolls;
 mod shop;
 mod traces;
 mod watches;
