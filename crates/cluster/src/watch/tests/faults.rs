@@ -283,6 +283,26 @@ async fn a_restored_older_history_is_believed() {
     );
 }
 
+#[tokio::test]
+async fn a_restored_older_history_is_noticed_without_a_word_of_the_server() {
+    let fake = Fake::start().await;
+    pods(&fake, 12);
+    let mut seen = Seen::synced(&fake).await;
+    while fake.served(&format!("watch {PODS}")) == 0 {
+        seen.quiet().await;
+    }
+    fake.set_down(true);
+    let older = (0..10).map(|at| pod(&format!("p{at:03}"), &format!("10.7.0.{at}")));
+    fake.restore(2, PODS, older.collect());
+    fake.set_down(false);
+    seen.until("the older state", |seen| seen.count("Pod") == 10)
+        .await;
+    fake.put(PODS, pod("new", "10.1.0.1"));
+    seen.until("what happens then", |seen| seen.count("Pod") == 11)
+        .await;
+    assert!(!format!("{:?}", seen.objects).contains("10.0.0.5"));
+}
+
 /// Half of the pods and more vanish: by events, and by a list.
 #[tokio::test]
 async fn a_mass_deletion_waits_for_a_list_that_agrees() {
