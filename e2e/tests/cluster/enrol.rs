@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::inside::{MINUTE, Pod, pods, processes_of, ready};
+use crate::inside::{BOUND, Pod, pods, processes_of, ready};
 use crate::world::{Steps, World};
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn leave(api: &Api) -> Result<()> {
 /// Waits until the agent says so of both servers.
 async fn settled(api: &Api, redirection: Option<&str>) -> Result<()> {
     let what = format!("the servers' redirection is {redirection:?}");
-    eventually_within(MINUTE, &what, async || {
+    eventually_within(BOUND, &what, async || {
         for pod in pods(api, ENROL, "app=server").await? {
             let now = pod.redirection();
             ensure!(now == redirection, "{}: {now:?}", pod.name);
@@ -156,7 +156,7 @@ async fn opened(api: &Api, pod: &Pod) -> Result<f64> {
 
 /// Both ways between the servers, over HBONE and nothing else.
 async fn meshed(api: &Api) -> Result<()> {
-    eventually_within(MINUTE, "requests go over HBONE", async || {
+    eventually_within(BOUND, "requests go over HBONE", async || {
         let (one, other) = servers(api).await?;
         for (from, to) in [(&one, &other), (&other, &one)] {
             let seen = call(api, from, to.ip()?).await?;
@@ -172,7 +172,7 @@ async fn meshed(api: &Api) -> Result<()> {
 }
 
 async fn plain(api: &Api) -> Result<()> {
-    eventually_within(MINUTE, "requests go in the clear", async || {
+    eventually_within(BOUND, "requests go in the clear", async || {
         let (one, other) = servers(api).await?;
         let seen = call(api, &one, other.ip()?).await?;
         ensure!(seen.clear && seen.hbone == 0, "still over HBONE");
@@ -193,7 +193,7 @@ async fn joins_and_leaves(api: &Api, key: &str) -> Result<()> {
     }
     leave(api).await?;
     plain(api).await.context("after")?;
-    eventually_within(MINUTE, "nothing is left in the pod", async || {
+    eventually_within(BOUND, "nothing is left in the pod", async || {
         let trace = before.0.trace().await?;
         ensure!(trace == untouched, "{trace:?} instead of {untouched:?}");
         Ok(())
@@ -262,16 +262,12 @@ async fn never_enrolled(api: &Api) -> Result<()> {
     for pod in &own_will {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         let wanted = matches!(name, "enrolled" | "joined-alone").then_some("enabled");
-        eventually_within(
-            MINUTE,
-            &format!("{name} is what it should be"),
-            async || {
-                let pod = now(pod).await?;
-                ensure!(pod.is_ready(), "{}", pod.object["status"]);
-                ensure!(pod.redirection() == wanted, "{:?}", pod.redirection());
-                Ok(())
-            },
-        )
+        eventually_within(BOUND, &format!("{name} is what it should be"), async || {
+            let pod = now(pod).await?;
+            ensure!(pod.is_ready(), "{}", pod.object["status"]);
+            ensure!(pod.redirection() == wanted, "{:?}", pod.redirection());
+            Ok(())
+        })
         .await?;
     }
     for pod in &own_will {
@@ -290,7 +286,7 @@ async fn never_enrolled(api: &Api) -> Result<()> {
         let pod = &own_will[5];
         api.label(pod, KEY, label).await?;
         eventually_within(
-            MINUTE,
+            BOUND,
             &format!("with {label:?} it is {wanted:?}"),
             async || {
                 let pod = now(pod).await?;
@@ -309,7 +305,7 @@ async fn never_enrolled(api: &Api) -> Result<()> {
 /// Waits until an object is gone.
 async fn gone(api: &Api, object: &Value) -> Result<()> {
     let path = api.path_of(object).await?;
-    eventually_within(MINUTE, &format!("{path} is gone"), async || {
+    eventually_within(BOUND, &format!("{path} is gone"), async || {
         match api.get(&path).await {
             Ok(_) => bail!("it is there"),
             Err(_) => Ok(()),
@@ -329,10 +325,10 @@ async fn outsider(api: &Api, answered: bool) -> Result<()> {
     let client = ready(api, "outside", "app=plain", 1).await?.remove(0);
     let by_address = format!("http://{}:8080/", server.ip()?);
     let what = format!("a plain client is answered: {answered}");
-    eventually_within(MINUTE, &what, async || {
+    eventually_within(BOUND, &what, async || {
         for url in [by_address.as_str(), "http://server.enrol/"] {
-            let status = client.status(api, &["--timeout=3s", url])?;
-            ensure!(status.is_ok() == answered, "{url}: {status:?}");
+            let status = client.status(api, &[url])?;
+            ensure!(status.is_some() == answered, "{url}: {status:?}");
         }
         Ok(())
     })
@@ -357,7 +353,7 @@ async fn strict(api: &Api) -> Result<()> {
     for pod in [&before.0, &before.1] {
         for (port, id) in [(8080, "readiness"), (8081, "liveness")] {
             let first = probes(api, pod, port, id)?;
-            eventually_within(MINUTE, "kubelet probes", async || {
+            eventually_within(BOUND, "kubelet probes", async || {
                 let now = probes(api, pod, port, id)?;
                 ensure!(now > first + 3, "{now} after {first}");
                 let pod = pod.again(api).await?;
@@ -402,7 +398,7 @@ async fn first_packet(api: &Api) -> Result<()> {
     }
     for (pod, served) in &starters {
         let path = api.path_of(pod).await?;
-        eventually_within(MINUTE, &format!("{path}, served: {served}"), async || {
+        eventually_within(BOUND, &format!("{path}, served: {served}"), async || {
             let pod = Pod::of(api.get(&path).await?)?;
             let phase = pod.object["status"]["phase"].as_str().unwrap_or_default();
             let as_wished = match served {
@@ -431,7 +427,7 @@ async fn agent_away(api: &Api) -> Result<()> {
     api.merge(&agents(), &nowhere(json!("true"))).await?;
     let held = echo(ENROL, "held", &[], &json!({}));
     let outcome = async {
-        eventually_within(MINUTE, "no agent runs", async || {
+        eventually_within(BOUND, "no agent runs", async || {
             let left = pods(api, SYSTEM, "k8s-app=istio-cni-node").await?;
             ensure!(left.is_empty(), "{} are there", left.len());
             Ok(())
@@ -440,7 +436,7 @@ async fn agent_away(api: &Api) -> Result<()> {
         api.delete(&held).await?;
         gone(api, &held).await?;
         api.apply_object(&held).await?;
-        eventually_within(MINUTE, "a pod waits, and says for whom", async || {
+        eventually_within(BOUND, "a pod waits, and says for whom", async || {
             let path = format!("/api/v1/namespaces/{ENROL}/events");
             let events = api.get(&path).await?.to_string();
             ensure!(
@@ -458,10 +454,10 @@ async fn agent_away(api: &Api) -> Result<()> {
     .await;
     api.merge(&agents(), &nowhere(Value::Null)).await?;
     outcome?;
-    api.wait_rolled_out("DaemonSet", SYSTEM, "istio-cni-node", MINUTE)
+    api.wait_rolled_out("DaemonSet", SYSTEM, "istio-cni-node", BOUND)
         .await?;
     let path = api.path_of(&held).await?;
-    eventually_within(MINUTE, "the pod starts when it is back", async || {
+    eventually_within(BOUND, "the pod starts when it is back", async || {
         let pod = Pod::of(api.get(&path).await?)?;
         ensure!(pod.is_ready(), "{}", pod.object["status"]);
         ensure!(pod.redirection() == Some("enabled"), "not enrolled");
@@ -529,7 +525,7 @@ async fn reboot(world: &mut World) -> Result<()> {
     own.kill_node(&node)?;
     own.boot_node(&node).await?;
     own.wait_ready(&node).await?;
-    eventually_within(2 * MINUTE, "its pod runs again", async || {
+    eventually_within(BOUND, "its pod runs again", async || {
         let pod = there.again(api).await?;
         ensure!(
             pod.is_ready() && pod.restarts() > there.restarts(),
@@ -552,9 +548,13 @@ async fn uninstall(world: &World) -> Result<()> {
     let during = world.conflists()?;
     ensure!(during != world.conflists, "the plugin was never installed");
     leave(api).await?;
+    // Pods leave first, `docs/install.md` says.
+    for pod in pods(api, ENROL, "app=server").await? {
+        left_alone(&pod).await?;
+    }
     let helm = install::helm(api)?;
     helm.run(&["uninstall", "ambit", "-n", SYSTEM, "--wait", "--timeout=2m"])?;
-    eventually_within(MINUTE, "configurations are as they were", async || {
+    eventually_within(BOUND, "configurations are as they were", async || {
         let now = world.conflists()?;
         ensure!(
             now == world.conflists,
@@ -570,27 +570,35 @@ async fn uninstall(world: &World) -> Result<()> {
     for node in own.nodes() {
         // After the configuration that names it.
         let plugin = node.file("/opt/cni/bin/ambit-cni")?;
-        eventually_within(MINUTE, "the plugin is gone", async || {
+        eventually_within(BOUND, "the plugin is gone", async || {
             ensure!(!plugin.exists(), "it stays on {}", node.name());
             Ok(())
         })
         .await?;
     }
     plain(api).await?;
-    let (one, other) = servers(api).await?;
-    for pod in [one, other] {
+    for pod in pods(api, ENROL, "app=server").await? {
+        left_alone(&pod).await?;
+    }
+    let new = echo(ENROL, "after", &[], &json!({}));
+    api.apply_object(&new).await?;
+    let path = api.path_of(&new).await?;
+    eventually_within(BOUND, "pods start without it", async || {
+        let pod = Pod::of(api.get(&path).await?)?;
+        ensure!(pod.is_ready(), "{}", pod.object["status"]);
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until no rule is in a pod.
+async fn left_alone(pod: &Pod) -> Result<()> {
+    eventually_within(BOUND, "nothing is left in the pod", async || {
         let trace = pod.trace().await?.context("a pod of the box")?;
         ensure!(
             trace.ruleset.trim().is_empty() && trace.rules.is_empty() && trace.routes.is_empty(),
             "{trace:?}"
         );
-    }
-    let new = echo(ENROL, "after", &[], &json!({}));
-    api.apply_object(&new).await?;
-    let path = api.path_of(&new).await?;
-    eventually_within(MINUTE, "pods start without it", async || {
-        let pod = Pod::of(api.get(&path).await?)?;
-        ensure!(pod.is_ready(), "{}", pod.object["status"]);
         Ok(())
     })
     .await

@@ -109,13 +109,13 @@ impl Pod {
         Ok(answer["body"].take())
     }
 
-    /// The status that it is answered with, or the error.
-    pub(crate) fn status(&self, api: &Api, arguments: &[&str]) -> Result<Result<u64, String>> {
+    /// The status that it is answered with; none if it is refused.
+    pub(crate) fn status(&self, api: &Api, arguments: &[&str]) -> Result<Option<u64>> {
         let answer = self.asks(api, arguments)?.pop().context("no line")?;
-        Ok(match answer["status"].as_u64() {
-            Some(status) => Ok(status),
-            None => Err(answer["error"].to_string()),
-        })
+        match answer["status"].as_u64() {
+            Some(status) => Ok(Some(status)),
+            None => refused(&answer).map(|()| None),
+        }
     }
 
     /// A page of one of its ports, by way of the API server.
@@ -148,6 +148,16 @@ impl Pod {
     }
 }
 
+/// Fails unless an answer is a refusal below HTTP, that came in time.
+pub(crate) fn refused(answer: &Value) -> Result<()> {
+    let error = answer["error"].as_str();
+    ensure!(
+        error.is_some_and(|error| !error.contains("in time")),
+        "{answer}"
+    );
+    Ok(())
+}
+
 /// The pods with a label, by node and name; those that end are left out.
 pub(crate) async fn pods(api: &Api, namespace: &str, label: &str) -> Result<Vec<Pod>> {
     let label = label.replace('=', "%3D");
@@ -169,7 +179,7 @@ pub(crate) async fn ready(
     count: usize,
 ) -> Result<Vec<Pod>> {
     let what = format!("{count} pods {label} of {namespace} are ready");
-    eventually_within(MINUTE, &what, async || {
+    eventually_within(BOUND, &what, async || {
         let pods = pods(api, namespace, label).await?;
         let states: Vec<_> = pods.iter().map(|pod| &pod.object["status"]).collect();
         ensure!(
@@ -205,4 +215,5 @@ pub(crate) fn processes_of(uid: &str) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+/// Of every wait: a machine of two cores may have much else to do.
+pub(crate) const BOUND: Duration = Duration::from_secs(150);

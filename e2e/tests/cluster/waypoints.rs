@@ -9,7 +9,7 @@ use ambit_testkit::eventually_within;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::inside::{MINUTE, Pod, pods, ready};
+use crate::inside::{BOUND, Pod, pods, ready};
 use crate::world::{Steps, World};
 
 #[path = "waypoints/changes.rs"]
@@ -107,7 +107,7 @@ fn says(conditions: &Value, kind: &str, status: &str, reason: &str) -> Result<()
 
 /// Waits until a Gateway is programmed, and returns its waypoint's pod.
 async fn programmed(api: &Api, gateway: &Value) -> Result<Pod> {
-    eventually_within(MINUTE, "the Gateway is programmed", async || {
+    eventually_within(BOUND, "the Gateway is programmed", async || {
         let gateway = now(api, gateway).await?;
         says(
             &gateway["status"]["conditions"],
@@ -126,7 +126,7 @@ async fn programmed(api: &Api, gateway: &Value) -> Result<Pod> {
 /// is.
 async fn bound(api: &Api, name: &str, expected: Option<(&str, &str)>) -> Result<Value> {
     let what = format!("{name} is bound: {expected:?}");
-    eventually_within(MINUTE, &what, async || {
+    eventually_within(BOUND, &what, async || {
         let service = now(api, &service(name)).await?;
         let conditions = &service["status"]["conditions"];
         match expected {
@@ -182,7 +182,7 @@ async fn life(api: &Api) -> Result<()> {
         .await?;
     let said = bound(api, "app", Some(("True", "WaypointAccepted"))).await?;
     ensure!(said.to_string().contains("ways/gate"), "{said}");
-    eventually_within(MINUTE, "requests pass it", async || {
+    eventually_within(BOUND, "requests pass it", async || {
         let answers = meshed.asks(api, &["http://app.ways/", "--count=4"])?;
         answers
             .iter()
@@ -191,7 +191,7 @@ async fn life(api: &Api) -> Result<()> {
     .await?;
 
     api.apply(ROUTE_AND_POLICY).await?;
-    eventually_within(MINUTE, "the route and the policy hold", async || {
+    eventually_within(BOUND, "the route and the policy hold", async || {
         let one = &meshed.asks(api, &["http://app.ways/"])?[0];
         let two = &meshed.asks(api, &["http://app.ways/", "-H", "x-version: two"])?[0];
         passed(one, &waypoint).and(passed(two, &waypoint))?;
@@ -207,7 +207,7 @@ async fn life(api: &Api) -> Result<()> {
             "{one} {two}"
         );
         let post = meshed.status(api, &["-X", "POST", "http://app.ways/"])?;
-        ensure!(post == Ok(403), "POST: {post:?}");
+        ensure!(post == Some(403), "POST: {post:?}");
         Ok(())
     })
     .await?;
@@ -217,7 +217,7 @@ async fn life(api: &Api) -> Result<()> {
     // Without it nobody gets in, and nothing of it is left.
     api.delete(&gate).await?;
     for (version, kind) in MADE {
-        eventually_within(MINUTE, &format!("its {kind} is gone"), async || {
+        eventually_within(BOUND, &format!("its {kind} is gone"), async || {
             ensure!(
                 now(api, &object(version, kind, "gate")).await.is_err(),
                 "it is there"
@@ -236,7 +236,7 @@ async fn life(api: &Api) -> Result<()> {
     }
     api.label(&service("app"), USE_WAYPOINT, None).await?;
     bound(api, "app", None).await?;
-    eventually_within(MINUTE, "requests go direct again", async || {
+    eventually_within(BOUND, "requests go direct again", async || {
         let answer = meshed.gets(api, "http://app.ways/")?;
         ensure!(answer["headers"].get("x-request-id").is_none(), "{answer}");
         Ok(())
@@ -278,7 +278,7 @@ async fn status_of(api: &Api, gate: &Value) -> Result<()> {
 
 /// Statuses of the route and the policy.
 async fn attached(api: &Api) -> Result<()> {
-    eventually_within(MINUTE, "route and policy are told about", async || {
+    eventually_within(BOUND, "route and policy are told about", async || {
         let route = object("gateway.networking.k8s.io/v1", "HTTPRoute", "app");
         let route = now(api, &route).await?;
         let parents = &route["status"]["parents"];
@@ -332,7 +332,7 @@ async fn account(api: &Api) -> Result<()> {
     let app = ["http://app.ways/".to_owned(), address("version=v1").await?];
     let other = ["http://other.ways/".to_owned(), address("app=other").await?];
     eventually_within(
-        MINUTE,
+        BOUND,
         "both ways to the account's pods pass it",
         async || {
             let answers = meshed.asks(api, &[&app[0], &app[1]])?;
@@ -350,11 +350,11 @@ async fn account(api: &Api) -> Result<()> {
         ensure!(answer["status"] == 200, "{answer}");
         ensure!(passed(&answer, &waypoint).is_err(), "{answer}");
     }
-    eventually_within(MINUTE, "each hop has counted", async || {
+    eventually_within(BOUND, "each hop has counted", async || {
         let hops = Hops::of(api, &waypoint).await?;
         let more = |of: fn(&Hops) -> f64| of(&hops) - of(&before);
         ensure!(
-            more(|hops| hops.requests_app) == 10.0,
+            more(|hops| hops.requests_app) >= 10.0,
             "{before:?} {hops:?}"
         );
         ensure!(hops.requests_other == 0.0, "{hops:?}");
@@ -380,7 +380,7 @@ async fn account(api: &Api) -> Result<()> {
     .await?;
     api.delete(&gate).await?;
     bound(api, "app", None).await?;
-    eventually_within(MINUTE, "requests go direct again", async || {
+    eventually_within(BOUND, "requests go direct again", async || {
         let answer = meshed.gets(api, "http://app.ways/")?;
         ensure!(answer["headers"].get("x-request-id").is_none(), "{answer}");
         Ok(())
@@ -477,7 +477,7 @@ async fn side_by_side(api: &Api) -> Result<()> {
     api.label(&service("app"), USE_WAYPOINT, Some("theirs"))
         .await?;
     let meshed = caller(api, "meshed").await?;
-    eventually_within(MINUTE, "requests pass the canary's waypoint", async || {
+    eventually_within(BOUND, "requests pass the canary's waypoint", async || {
         passed(&meshed.asks(api, &["http://app.ways/"])?[0], &waypoint)
     })
     .await?;
@@ -486,7 +486,7 @@ async fn side_by_side(api: &Api) -> Result<()> {
         "metadata": {"name": "istiod-canary", "namespace": "istio-system"}});
     api.merge(&canary, &json!({"spec": {"replicas": 0}}))
         .await?;
-    eventually_within(MINUTE, "the canary is away", async || {
+    eventually_within(BOUND, "the canary is away", async || {
         let left = pods(api, "istio-system", "istio.io/rev=canary").await?;
         ensure!(left.is_empty(), "{} are there", left.len());
         Ok(())
@@ -501,7 +501,7 @@ async fn side_by_side(api: &Api) -> Result<()> {
         let made = now(api, &object("apps/v1", "Deployment", name)).await?;
         Ok(made["spec"]["replicas"].clone())
     };
-    eventually_within(MINUTE, "mine is changed", async || {
+    eventually_within(BOUND, "mine is changed", async || {
         ensure!(replicas("mine").await? == 2, "not yet");
         Ok(())
     })
@@ -512,7 +512,7 @@ async fn side_by_side(api: &Api) -> Result<()> {
         .context("without its istiod")?;
     api.merge(&canary, &json!({"spec": {"replicas": 1}}))
         .await?;
-    eventually_within(2 * MINUTE, "theirs is changed by its own", async || {
+    eventually_within(BOUND, "theirs is changed by its own", async || {
         ensure!(replicas("theirs").await? == 2, "not yet");
         Ok(())
     })
@@ -552,7 +552,7 @@ async fn bad_objects(api: &Api) -> Result<()> {
     let meshed = caller(api, "meshed").await?;
     let answers = async |other: bool| {
         let what = format!("other answers: {other}");
-        eventually_within(MINUTE, &what, async || {
+        eventually_within(BOUND, &what, async || {
             let answers = meshed.asks(api, &["http://app.ways/", "http://other.ways/"])?;
             ensure!(answers[0]["status"] == 200, "{}", answers[0]);
             ensure!((answers[1]["status"] == 200) == other, "{}", answers[1]);
@@ -564,7 +564,7 @@ async fn bad_objects(api: &Api) -> Result<()> {
         answers(true).await?;
         api.apply_object(bad).await?;
         answers(false).await?;
-        eventually_within(MINUTE, "it is told about", async || {
+        eventually_within(BOUND, "it is told about", async || {
             let now = now(api, bad).await?;
             says(
                 &now["status"]["conditions"],
