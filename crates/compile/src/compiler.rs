@@ -12,7 +12,7 @@ use crate::facts::Facts;
 use crate::ingest::{Ingest, Spread};
 use crate::outputs::{Output, Outputs};
 use crate::reads::{Read, Readers};
-use crate::store::Store;
+use crate::store::{Space, Store};
 use crate::view::View;
 use crate::vips::Vips;
 use crate::waypoint::{Audiences, GATEWAY_NAME};
@@ -238,6 +238,13 @@ impl Compiler {
     /// How many parts of the output were derived since the compiler began: what changes cost.
     pub fn derivations(&self) -> u64 {
         self.derived
+    }
+
+    /// How many objects were compared with labels or selectors since the compiler began, in the namespaces that there
+    /// are: with [`derivations`](Self::derivations) what changes cost.
+    pub fn comparisons(&self) -> u64 {
+        let spaces = self.store.spaces.values();
+        spaces.map(Space::comparisons).sum()
     }
 
     /// The trust domain that holds.

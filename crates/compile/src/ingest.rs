@@ -15,7 +15,7 @@ use crate::dirty::Dirty;
 use crate::input::{Namespace, Pod, Service, ServiceEntry, Slice, WorkloadEntry};
 use crate::policy::{Peer, Policy};
 use crate::reads::Readers;
-use crate::store::{Objects, Space, Store, Table};
+use crate::store::{Indexed, Objects, Space, Store, Table};
 
 mod kinds;
 mod marks;
@@ -167,7 +167,7 @@ impl Ingest<'_> {
         clippy::option_option,
         reason = "whether it changed, and what was there"
     )]
-    fn swap<T: PartialEq>(
+    fn swap<T: PartialEq + Indexed>(
         &mut self,
         key: &ObjectKey,
         new: Option<Located<T>>,
@@ -178,10 +178,7 @@ impl Ingest<'_> {
         let changed = if table.get(&key.name) == new.as_ref() {
             None
         } else {
-            Some(match new {
-                Some(new) => table.insert(Arc::clone(&key.name), new),
-                None => table.remove(&key.name),
-            })
+            Some(table.replace(&key.name, new))
         };
         if gone {
             self.prune(&key.namespace);

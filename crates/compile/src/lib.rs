@@ -6,7 +6,8 @@
 //!
 //! How a change becomes a delta: [`Compiler::apply`] keeps what it reads of an object (`input`, `policy`), or the
 //! object as it is written (`store::Objects`), and marks the *units* of output that refer to it: those that the
-//! indexes name (`ingest`), and those that asked for it when they were derived (`reads`, ADR 0008). Facts that others
+//! indexes name (`ingest`), and those that asked for it when they were derived (`reads`, ADR 0008). Who selects whom
+//! among thousands is looked up by label (`store::Table`). Facts that others
 //! ask for come first (`facts`: services with their waypoints, and waypoints); then each marked unit is derived anew
 //! (`derive`, `waypoint`), and compared with what it gave before (`outputs`). So the output is a function of the
 //! objects; marks and reads only save work.

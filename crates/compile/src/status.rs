@@ -131,8 +131,6 @@ pub(crate) mod reason {
     pub(crate) const INVALID: &str = "Invalid";
     /// Its target has no waypoint.
     pub(crate) const ANCESTOR_NOT_BOUND: &str = "AncestorNotBound";
-    /// A mesh-wide setting was applied.
-    pub(crate) const APPLIED: &str = "Applied";
 }
 
 impl Condition {

@@ -20,9 +20,11 @@ use crate::policy::{Kept, Peer, PeerLevels, Policy, sent_name};
 mod claims;
 mod lookup;
 mod objects;
+mod table;
 
 pub(crate) use lookup::HostOwner;
 pub(crate) use objects::Objects;
+pub(crate) use table::{ACCOUNT, Indexed, SERVICE, Table};
 
 /// All inputs.
 #[derive(Debug)]
@@ -69,9 +71,6 @@ pub(crate) struct Space {
     pub(crate) others: usize,
 }
 
-/// Objects of one kind in one namespace.
-pub(crate) type Table<T> = BTreeMap<Arc<str>, Located<T>>;
-
 /// An AuthorizationPolicy as it is in force, and the generation that was read last.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PolicyEntry {
@@ -101,6 +100,28 @@ impl Space {
             && policies.is_empty()
             && peers.is_empty()
             && *others == 0
+    }
+
+    /// How many objects were compared with labels or selectors until now.
+    pub(crate) fn comparisons(&self) -> u64 {
+        let Self {
+            namespace: _,
+            pods,
+            services,
+            slices,
+            entries,
+            workloads,
+            policies,
+            peers,
+            others: _,
+        } = self;
+        pods.comparisons()
+            + services.comparisons()
+            + slices.comparisons()
+            + entries.comparisons()
+            + workloads.comparisons()
+            + policies.comparisons()
+            + peers.comparisons()
     }
 
     /// Every namespaced object that gives something.

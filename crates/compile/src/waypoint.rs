@@ -25,7 +25,7 @@ pub use render::Rendered;
 
 pub(crate) use audience::{Audiences, Uses};
 pub(crate) use backend::{Extra, backend, endpoint, endpoints};
-pub(crate) use binding::{BYPASS, Binding, FOR_ACCOUNT};
+pub(crate) use binding::{BYPASS, Binding, FOR_ACCOUNT, USE_WAYPOINT};
 pub(crate) use frontend::{frontend, gateway, info, workload};
 pub(crate) use gateway::{WaypointFact, fact as gateway_fact};
 pub(crate) use guard::{GUARD_PREFIX, guard, guards_of};
@@ -45,7 +45,7 @@ pub(crate) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 /// What a namespace's labels say of waypoints, to be compared.
 pub(crate) fn asks(labels: &Labels) -> [Option<&str>; 2] {
-    [binding::USE_WAYPOINT, binding::USE_WAYPOINT_NAMESPACE].map(|label| labels.get(label))
+    [USE_WAYPOINT, binding::USE_WAYPOINT_NAMESPACE].map(|label| labels.get(label))
 }
 
 /// Position of a type among the types of waypoint configuration.

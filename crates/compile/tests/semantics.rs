@@ -11,11 +11,12 @@
 
 mod show;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use ambit_compile::{AddressResource, Compiler, Settings, Snapshot};
-use ambit_kube::{Change, Redirection, read_manifest};
+use ambit_compile::{AddressResource, Compiler, Delta, Settings, Snapshot, Status};
+use ambit_kube::{Change, Kind, ObjectKey, Redirection, Severity, read_manifest};
 use ambit_policy::{AllowedBy, Attrs, DeniedBy, Verdict, evaluate};
 use ambit_proto::{security, workload};
 use ambit_state::{StateConfig, StateReader};
@@ -24,7 +25,7 @@ use prost::Message;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use show::{show_service, show_workload};
+use show::{show_rule, show_service, show_workload};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +44,9 @@ struct Case {
     clause: String,
     #[serde(default)]
     settings: Setting,
+    /// It has a document that can't be read, and is about that.
+    #[serde(default)]
+    unreadable: bool,
     /// Applied first, as a batch of its own.
     #[serde(default)]
     before: String,
@@ -51,6 +55,9 @@ struct Case {
     parts: Vec<String>,
     #[serde(default)]
     objects: String,
+    /// `Kind namespace/name`, or `Kind name`; after `objects`, in the same batch.
+    #[serde(default)]
+    deleted: Vec<String>,
     #[serde(default)]
     redirections: Vec<Report>,
     #[serde(default)]
@@ -65,6 +72,14 @@ struct Case {
     configuration: BTreeMap<String, String>,
     #[serde(default)]
     absent: Vec<String>,
+    /// Every workload, service and policy that the batch after `before` sends (`+name`) or takes away (`-name`).
+    #[serde(default)]
+    sent: Option<Vec<String>>,
+    /// What runs for a waypoint, by `namespace/gateway`.
+    #[serde(default)]
+    rendered: BTreeMap<String, Value>,
+    #[serde(default)]
+    not_rendered: Vec<String>,
     #[serde(default)]
     verdicts: Vec<Decision>,
     /// Conditions by object; texts are parts that must occur.
@@ -80,6 +95,23 @@ struct Case {
 struct Setting {
     trust_domain: Option<String>,
     dry_run_policies: bool,
+    cluster_id: Option<String>,
+    cluster_domain: Option<String>,
+    /// An empty one takes all objects.
+    revision: Option<String>,
+}
+
+impl Setting {
+    fn settings(&self) -> Settings {
+        let mut settings = Settings::default();
+        let text = |text: &Option<String>| text.as_deref().map(Arc::<str>::from);
+        settings.trust_domain = text(&self.trust_domain);
+        settings.dry_run_policies = self.dry_run_policies;
+        settings.cluster_id = text(&self.cluster_id).unwrap_or(settings.cluster_id);
+        settings.cluster_domain = text(&self.cluster_domain).unwrap_or(settings.cluster_domain);
+        settings.revision = text(&self.revision).unwrap_or(settings.revision);
+        settings
+    }
 }
 
 #[derive(Deserialize)]
@@ -116,19 +148,19 @@ struct World {
     policies: BTreeMap<String, security::Authorization>,
     configuration: BTreeMap<String, String>,
     reader: StateReader,
+    delta: Delta,
 }
 
 impl World {
     fn of(case: &Case, parts: &BTreeMap<String, String>) -> Self {
-        let mut settings = Settings::default();
-        settings.trust_domain = case.settings.trust_domain.as_deref().map(Into::into);
-        settings.dry_run_policies = case.settings.dry_run_policies;
-        let mut compiler = Compiler::new(settings);
-        compiler.apply(changes(&case.before, &[]));
+        let mut compiler = Compiler::new(case.settings.settings());
+        compiler.apply(changes(case, &case.before, &[]));
         let mut documents: Vec<_> = case.parts.iter().map(|part| parts[part].as_str()).collect();
         documents.push(&case.objects);
         let documents = documents.join("\n---\n");
-        compiler.apply(changes(&documents, &case.redirections));
+        let mut all = changes(case, &documents, &case.redirections);
+        all.extend(case.deleted.iter().map(|text| Change::Delete(key(text))));
+        let delta = compiler.apply(all);
         let snapshot = compiler.snapshot();
         let (mut writer, reader) = ambit_state::new(StateConfig::default());
         let policies = snapshot.authorizations.iter();
@@ -157,6 +189,7 @@ impl World {
             configuration: configuration(&snapshot),
             compiler,
             reader,
+            delta,
         }
     }
 
@@ -180,6 +213,7 @@ impl World {
             "scope": policy.scope().as_str_name(),
             "action": policy.action().as_str_name(),
             "rules": policy.rules.len(),
+            "shape": policy.rules.iter().map(show_rule).collect::<Vec<_>>(),
             "dryRun": policy.dry_run,
         }))
     }
@@ -213,6 +247,28 @@ impl World {
         }
     }
 
+    fn sent(&self) -> Vec<String> {
+        let (addresses, policies) = (&self.delta.addresses, &self.delta.authorizations);
+        let changed = addresses.changed.iter().map(|one| &one.name);
+        let changed = changed.chain(policies.changed.iter().map(|one| &one.name));
+        let removed = addresses.removed.iter().chain(&policies.removed);
+        let mut all: Vec<_> = changed.map(|name| format!("+{name}")).collect();
+        all.extend(removed.map(|name| format!("-{name}")));
+        all.sort();
+        all
+    }
+
+    fn rendered(&self, gateway: &str) -> Option<Value> {
+        let rendered = self.compiler.rendered().get(gateway)?;
+        Some(json!({
+            "serviceAccount": rendered.service_account,
+            "deployment": rendered.deployment,
+            "service": rendered.service,
+            "disruptionBudget": rendered.disruption_budget,
+            "autoscaler": rendered.autoscaler,
+        }))
+    }
+
     fn diagnostics(&self) -> Vec<String> {
         let all = self.compiler.diagnostics();
         let lines = all.iter().map(|d| {
@@ -242,8 +298,23 @@ fn configuration(snapshot: &Snapshot) -> BTreeMap<String, String> {
     all.collect()
 }
 
-fn changes(text: &str, reports: &[Report]) -> Vec<Change> {
+fn key(text: &str) -> ObjectKey {
+    let (kind, name) = text.split_once(' ').unwrap();
+    let mut kinds = Kind::ALL.iter();
+    let kind = kinds.find(|known| known.to_string() == kind).unwrap();
+    match name.split_once('/') {
+        Some((namespace, name)) => ObjectKey::new(*kind, namespace, name),
+        None => ObjectKey::new(*kind, "", name),
+    }
+}
+
+fn changes(case: &Case, text: &str, reports: &[Report]) -> Vec<Change> {
     let loaded = read_manifest("case.yaml", text);
+    let mut errors = loaded.problems.iter();
+    let error = errors.find(|problem| problem.severity == Severity::Error);
+    if let Some(error) = error.filter(|_| !case.unreadable) {
+        panic!("{}: {error}", case.name);
+    }
     let objects = loaded.objects.into_iter().map(Change::Apply);
     let reports = reports.iter().map(|report| Change::Redirection {
         namespace: report.namespace.as_str().into(),
@@ -273,6 +344,15 @@ fn missing(path: &str, want: &Value, got: &Value) -> Vec<String> {
             .flat_map(|(key, want)| missing(&format!("{path}.{key}"), want, &of(key)));
         return inner.collect();
     }
+    if let (Value::Array(want), Value::Array(got)) = (want, got)
+        && want.len() == got.len()
+        && want.iter().all(Value::is_object)
+    {
+        let pairs = want.iter().zip(got).enumerate();
+        let inner =
+            pairs.flat_map(|(at, (want, got))| missing(&format!("{path}[{at}]"), want, got));
+        return inner.collect();
+    }
     if path.ends_with(".message") {
         let (want, got) = (
             want.as_str().unwrap_or_default(),
@@ -286,6 +366,25 @@ fn missing(path: &str, want: &Value, got: &Value) -> Vec<String> {
         return Vec::new();
     }
     vec![format!("{path}: want {want}, got {got}")]
+}
+
+/// One condition of a status, if its type is wanted; the whole status, if a member of it is.
+fn shown(status: Option<&Status>, want: &Value) -> Option<Value> {
+    let status = status?;
+    let whole = ["conditions", "listeners", "addresses", "parents"];
+    if whole.iter().any(|member| want.get(member).is_some()) {
+        return serde_json::to_value(status).ok();
+    }
+    let mut conditions = status.conditions.iter();
+    let Some(kind) = want.get("type") else {
+        return serde_json::to_value(conditions.next()?).ok();
+    };
+    let found = conditions.find(|condition| kind == condition.kind);
+    // `{type: X, status: none}`: there is no such condition.
+    Some(found.map_or_else(
+        || json!({"type": kind, "status": "none"}),
+        |condition| serde_json::to_value(condition).unwrap(),
+    ))
 }
 
 fn check(case: &Case, parts: &BTreeMap<String, String>) -> Vec<String> {
@@ -307,26 +406,37 @@ fn check(case: &Case, parts: &BTreeMap<String, String>) -> Vec<String> {
     let statuses = world.compiler.statuses();
     for (key, want) in &case.statuses {
         let status = statuses.iter().find(|(known, _)| known.to_string() == *key);
-        let shown = status.map(|(_, status)| {
-            let wanted = |of: &&ambit_compile::Condition| want["type"] == *of.kind;
-            let told = status.conditions.iter().find(wanted);
-            serde_json::to_value(told.unwrap_or(&status.conditions[0])).unwrap()
-        });
+        let status = status.map(|(_, status)| &**status);
         match want {
-            Value::Bool(false) if shown.is_none() => {}
-            _ => compare(key, want, shown),
+            Value::Bool(false) if status.is_none() => {}
+            _ => compare(key, want, shown(status, want)),
         }
+    }
+    for (gateway, want) in &case.rendered {
+        compare(gateway, want, world.rendered(gateway));
     }
     for (name, want) in &case.configuration {
         let got = world.configuration.get(name).cloned();
         compare(name, &json!(want), got.map(Value::from));
     }
+    let rendered = case.not_rendered.iter();
+    wrong.extend(
+        rendered
+            .filter(|gateway| world.rendered(gateway).is_some())
+            .cloned(),
+    );
     for name in &case.absent {
         if world.configuration.contains_key(name) {
             wrong.push(format!("{name} is told"));
         }
         if world.addresses.contains_key(name) || world.policies.contains_key(name) {
             wrong.push(format!("{name} is there"));
+        }
+    }
+    if let Some(want) = &case.sent {
+        let got = world.sent();
+        if got != *want {
+            wrong.push(format!("sent: want {want:?}, got {got:?}"));
         }
     }
     for decision in &case.verdicts {
@@ -374,12 +484,60 @@ fn run(file: &str, text: &str) {
 }
 
 macro_rules! tables {
-    ($($name:ident)*) => {$(
-        #[test]
-        fn $name() {
-            run(stringify!($name), include_str!(concat!("cases/", stringify!($name), ".yaml")));
-        }
-    )*};
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                run(stringify!($name), include_str!(concat!("cases/", stringify!($name), ".yaml")));
+            }
+        )*
+
+        const TABLES: &[(&str, &str)] = &[
+            $((stringify!($name), include_str!(concat!("cases/", stringify!($name), ".yaml")))),*
+        ];
+    };
 }
 
-tables! { workloads services entries policies peers faults waypoints guards }
+tables! {
+    workloads fields members services presets entries hosts policies rules reach peers modes waypoints binding gateways
+    guards faults
+}
+
+/// Every row of sections 2 to 5 has a case, or says where else it is shown; and what a case cites exists.
+#[test]
+fn every_row_of_the_contract_is_cited() {
+    let rows: Vec<_> = include_str!("clauses.txt")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .collect();
+    let mut cited = BTreeSet::new();
+    let mut names = BTreeSet::new();
+    for (file, text) in TABLES {
+        let table: Table = serde_saphyr::from_str(text).unwrap();
+        for case in table.cases {
+            for clause in case.clause.split(';').map(str::trim) {
+                let section =
+                    clause.starts_with(['2', '3', '4', '5']) && clause.get(1..2) == Some(".");
+                let known =
+                    rows.contains(&clause) || !clause.contains(' ') || clause.contains(", ");
+                assert!(
+                    !section || known,
+                    "{file}: {}: no row {clause:?} in clauses.txt",
+                    case.name
+                );
+                cited.insert(clause.to_owned());
+            }
+            assert!(
+                names.insert((*file, case.name.clone())),
+                "{file}: {} twice",
+                case.name
+            );
+        }
+    }
+    let open: Vec<_> = rows
+        .iter()
+        .filter(|row| !cited.contains(**row) && !row.contains(": "))
+        .collect();
+    assert!(open.is_empty(), "rows without a case: {open:#?}");
+    assert!(names.len() >= 300, "{} cases", names.len());
+}

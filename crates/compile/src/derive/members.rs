@@ -96,19 +96,17 @@ fn selected(
     let Some(space) = store.space(namespace) else {
         return members;
     };
-    for (name, service) in &space.services {
-        if service.object.selector.selects_some(labels) {
-            let key = format!("{namespace}/{}", store.hostname(namespace, name));
-            members.insert(key, service_ports(&service.object));
-        }
+    for (name, service) in space.services.selecting(labels) {
+        let key = format!("{namespace}/{}", store.hostname(namespace, name));
+        members.insert(key, service_ports(&service.object));
     }
-    for (name, entry) in &space.entries {
+    for (name, entry) in space.entries.selecting(labels) {
         let entry = &entry.object;
-        let selector = entry.selector.as_ref();
-        if selector.is_some_and(|selector| selector.selects_some(labels)) {
-            for host in store.hosts_of(namespace, name, entry) {
-                members.insert(format!("{namespace}/{host}"), entry_ports(entry));
-            }
+        if entry.selector.as_ref().is_some_and(Labels::is_empty) {
+            continue;
+        }
+        for host in store.hosts_of(namespace, name, entry) {
+            members.insert(format!("{namespace}/{host}"), entry_ports(entry));
         }
     }
     members

@@ -11,13 +11,13 @@ use super::members;
 use super::workload::{described, placed, unplaced};
 use crate::about::About;
 use crate::codes;
-use crate::input::{ServiceEntry, Visibility};
-use crate::output::{AddressResource, Diagnostic};
+use crate::input::{Labels, ServiceEntry, Visibility};
+use crate::output::{AddressResource, Diagnostic, WaypointResource};
 use crate::outputs::Output;
-use crate::status::{Condition, Status, kind, reason};
+use crate::status::{Condition, Status, kind};
 use crate::store::Store;
 use crate::view::View;
-use crate::waypoint;
+use crate::waypoint::{self, Extra, USE_WAYPOINT};
 
 /// The workloads of a ServiceEntry, its status, and what is wrong with it; its services belong to its hosts.
 pub(super) fn workloads(view: &View<'_>, about: About<'_, ServiceEntry>) -> Output {
@@ -25,7 +25,7 @@ pub(super) fn workloads(view: &View<'_>, about: About<'_, ServiceEntry>) -> Outp
     let (key, entry) = (about.key, &about.object.object);
     let mut diagnostics = entry_diagnostics(store, &about);
     let hosts: Vec<_> = store.hosts_of(&key.namespace, &key.name, entry).collect();
-    let mut addresses = Vec::new();
+    let (mut addresses, mut resources) = (Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
     for (at, spec) in entry.endpoints.iter().enumerate() {
         let field = format!("spec.endpoints[{at}].address");
@@ -34,8 +34,13 @@ pub(super) fn workloads(view: &View<'_>, about: About<'_, ServiceEntry>) -> Outp
             let message = "another endpoint of the entry has this address and holds";
             let told = about.warning(codes::SHARED_ENDPOINT, &field, message);
             diagnostics.push(told.value(&spec.address).remedy("remove one of them"));
-        } else if entry.selector.is_none() && !hosts.is_empty() {
-            addresses.extend(endpoint(view, &about, spec, &hosts));
+        } else if entry.selector.is_none()
+            && !hosts.is_empty()
+            && let Some(message) = endpoint(view, &about, spec, &hosts)
+        {
+            let (message, told) = bind(view, &about, (at, spec), message, &mut resources);
+            diagnostics.extend(told);
+            addresses.push(message);
         }
     }
     if entry.endpoints.is_empty() && entry.selector.is_none() && entry.asks_dns() {
@@ -55,6 +60,7 @@ pub(super) fn workloads(view: &View<'_>, about: About<'_, ServiceEntry>) -> Outp
             .into_iter()
             .map(AddressResource::workload)
             .collect(),
+        waypoint: resources,
         status: Status::of(bound.into_iter().chain(visibility).collect()),
         diagnostics,
         ..Output::default()
@@ -78,7 +84,7 @@ fn endpoint(
     let services = hosts
         .iter()
         .map(|host| (format!("{namespace}/{host}"), ports.clone()));
-    let base = described(store, namespace, &entry.labels, &key.name, false);
+    let base = described(store, namespace, &entry.labels, &key.name, entry.captured);
     let mut message = Workload {
         uid,
         name: key.name.to_string(),
@@ -88,6 +94,38 @@ fn endpoint(
     let guards = waypoint::guards_of(view, &message);
     message.authorization_policies.extend(guards);
     Some(message)
+}
+
+/// Puts the waypoint of an endpoint's own address on it, by its own labels, else by those of the namespace. That of a
+/// host without endpoints has none (`control-plane-contract` 2.3).
+fn bind(
+    view: &View<'_>,
+    about: &About<'_, ServiceEntry>,
+    (at, spec): (usize, &WorkloadEntrySpec),
+    message: Workload,
+    resources: &mut Vec<(usize, WaypointResource)>,
+) -> (Workload, Vec<Diagnostic>) {
+    let labels = Labels::of(&spec.labels);
+    let own = waypoint::of_workload(view, &about.key.namespace, &labels, &spec.service_account);
+    let mut told = waypoint::workload_status(about, &own).1;
+    for one in &mut told {
+        one.field = Some(format!("spec.endpoints[{at}].labels.{USE_WAYPOINT}"));
+    }
+    let message = Workload {
+        waypoint: own.wire(view.store.network()).0,
+        ..message
+    };
+    let extra = Extra {
+        labels: Some(&labels),
+        draining: false,
+    };
+    resources.extend(waypoint::workload(
+        view,
+        (about.key, &own),
+        &message,
+        &extra,
+    ));
+    (message, told)
 }
 
 fn entry_diagnostics(store: &Store, about: &About<'_, ServiceEntry>) -> Vec<Diagnostic> {
@@ -137,12 +175,12 @@ fn visibility(store: &Store, namespace: &str) -> Option<Condition> {
     if !store.mesh.restricts_visibility() {
         return None;
     }
-    let message = match store.visibility(namespace) {
-        Visibility::Public => "visible to all namespaces",
-        Visibility::Namespace => "visible to its own namespace only",
-        Visibility::Hidden => "visible to nobody",
+    let (reason, message) = match store.visibility(namespace) {
+        Visibility::Public => ("Public", "visible to all namespaces"),
+        Visibility::Namespace => ("Namespace", "visible to its own namespace only"),
+        Visibility::Hidden => ("None", "visible to nobody"),
     };
-    let condition = Condition::new(kind::VISIBILITY_APPLIED, true, reason::APPLIED);
+    let condition = Condition::new(kind::VISIBILITY_APPLIED, true, reason);
     // Without a generation: what is said depends on labels and namespaces too, which don't count.
     Some(condition.message(message))
 }

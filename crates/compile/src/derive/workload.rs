@@ -130,7 +130,13 @@ pub(super) fn workload_entry(view: &View<'_>, about: About<'_, WorkloadEntry>) -
     let mut diagnostics = hints(&about, &entry.hints);
     diagnostics.extend(unplaced(&about, "spec.address", &entry.spec));
     let uid = uid_of(store, key).to_string();
-    let base = described(store, namespace, &entry.labels, &entry.workload_name, false);
+    let base = described(
+        store,
+        namespace,
+        &entry.labels,
+        &entry.workload_name,
+        entry.captured,
+    );
     let message = placed(&entry.spec, base).map(|base| Workload {
         uid,
         name: key.name.to_string(),

@@ -7,7 +7,7 @@ use ambit_types::NamespacedName;
 
 use crate::dirty::{Dirty, Sending, Unit};
 use crate::input::Labels;
-use crate::store::{Space, Store};
+use crate::store::{ACCOUNT, SERVICE, Space, Store};
 
 /// Marks dependants, by what is in the store.
 pub(super) struct Marks<'a> {
@@ -41,10 +41,7 @@ impl Marks<'_> {
         let Some(space) = self.store.spaces.get(namespace) else {
             return;
         };
-        for (name, slice) in &space.slices {
-            if slice.object.service != service.name {
-                continue;
-            }
+        for (name, slice) in space.slices.at(SERVICE, &service.name) {
             mark(self.dirty, Store::key(Kind::EndpointSlice, namespace, name));
             for (pod, _) in &slice.object.pods {
                 mark(self.dirty, Store::key(Kind::Pod, &pod.namespace, &pod.name));
@@ -57,51 +54,38 @@ impl Marks<'_> {
         let Some(space) = self.store.spaces.get(namespace) else {
             return;
         };
-        for (name, pod) in &space.pods {
-            if pod.object.account() == account {
-                self.dirty.object(Store::key(Kind::Pod, namespace, name));
-            }
+        for (name, _) in space.pods.at(ACCOUNT, account) {
+            self.dirty.object(Store::key(Kind::Pod, namespace, name));
         }
-        for (name, entry) in &space.workloads {
-            if entry.object.spec.service_account == account {
-                let key = Store::key(Kind::WorkloadEntry, namespace, name);
-                self.dirty.object(key);
-            }
+        for (name, _) in space.workloads.at(ACCOUNT, account) {
+            let key = Store::key(Kind::WorkloadEntry, namespace, name);
+            self.dirty.object(key);
         }
     }
 
     /// Whoever selects workloads with these labels, and tells when there are none.
     pub(super) fn selecting(&mut self, namespace: &Arc<str>, labels: &Labels) {
-        let selects = |selector: Option<&Labels>| selector.is_some_and(|s| s.selects(labels));
         let root = &self.store.mesh.root_namespace;
         for (of, kinds) in [(namespace, true), (root, false)] {
             let Some(space) = self.store.spaces.get(of) else {
                 continue;
             };
-            for (name, policy) in &space.policies {
-                if selects(policy.object.kept.in_force().selector()) {
-                    self.dirty
-                        .object(Store::key(Kind::AuthorizationPolicy, of, name));
-                }
+            for (name, _) in space.policies.selecting(labels) {
+                self.dirty
+                    .object(Store::key(Kind::AuthorizationPolicy, of, name));
             }
             if !kinds {
                 continue;
             }
-            for (name, service) in &space.services {
-                if selects(Some(&service.object.selector)) {
-                    self.dirty.object(Store::key(Kind::Service, of, name));
-                }
+            for (name, _) in space.services.selecting(labels) {
+                self.dirty.object(Store::key(Kind::Service, of, name));
             }
-            for (name, entry) in &space.entries {
-                if selects(entry.object.selector.as_ref()) {
-                    self.dirty.object(Store::key(Kind::ServiceEntry, of, name));
-                }
+            for (name, _) in space.entries.selecting(labels) {
+                self.dirty.object(Store::key(Kind::ServiceEntry, of, name));
             }
-            for (name, peer) in &space.peers {
-                if selects(peer.object.in_force().reach.selector()) {
-                    self.dirty
-                        .object(Store::key(Kind::PeerAuthentication, of, name));
-                }
+            for (name, _) in space.peers.selecting(labels) {
+                self.dirty
+                    .object(Store::key(Kind::PeerAuthentication, of, name));
             }
         }
     }
@@ -137,11 +121,12 @@ impl Marks<'_> {
     pub(super) fn labelled(&mut self, namespace: &Arc<str>, selector: &Labels) {
         self.selected(namespace, selector);
         let space = self.store.spaces.get(namespace);
-        for (name, entry) in space.into_iter().flat_map(|space| &space.entries) {
-            if selector.selects(&entry.object.labels) {
-                self.dirty
-                    .object(Store::key(Kind::ServiceEntry, namespace, name));
-            }
+        for (name, _) in space
+            .into_iter()
+            .flat_map(|space| space.entries.selected(selector))
+        {
+            self.dirty
+                .object(Store::key(Kind::ServiceEntry, namespace, name));
         }
     }
 
@@ -231,15 +216,11 @@ impl Marks<'_> {
         let Some(space) = self.store.spaces.get(namespace) else {
             return;
         };
-        for (name, pod) in &space.pods {
-            if selector.selects(&pod.object.labels) {
-                mark(self.dirty, Store::key(Kind::Pod, namespace, name));
-            }
+        for (name, _) in space.pods.selected(selector) {
+            mark(self.dirty, Store::key(Kind::Pod, namespace, name));
         }
-        for (name, entry) in &space.workloads {
-            if selector.selects(&entry.object.labels) {
-                mark(self.dirty, Store::key(Kind::WorkloadEntry, namespace, name));
-            }
+        for (name, _) in space.workloads.selected(selector) {
+            mark(self.dirty, Store::key(Kind::WorkloadEntry, namespace, name));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ambit_kube::core::ObjectMeta;
 use ambit_kube::{
     Resolution, ServiceEntry as EntryObject, ServicePort, WorkloadEntry as WorkloadObject,
     WorkloadEntrySpec,
@@ -12,6 +13,7 @@ use ipnet::IpNet;
 
 use super::labels::{Labels, WORKLOAD_NAME};
 use super::{Age, BadValue, Distribution, Hints, app_protocol_by_name, parse_ip};
+use crate::enrolment::REDIRECTION;
 
 /// A WorkloadEntry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub(crate) struct WorkloadEntry {
     pub(crate) labels: Labels,
     pub(crate) spec: WorkloadEntrySpec,
     pub(crate) workload_name: Box<str>,
+    /// Its annotation says that what runs there is redirected: no node agent could tell.
+    pub(crate) captured: bool,
     pub(crate) hints: Hints,
 }
 
@@ -41,7 +45,8 @@ impl WorkloadEntry {
             workload_name: name.unwrap_or_default().into(),
             labels,
             spec,
-            hints: Hints::of(meta),
+            captured: is_captured(meta),
+            hints: hints(meta),
         }
     }
 }
@@ -65,6 +70,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) labels: Labels,
     pub(crate) distribution: Option<Distribution>,
     pub(crate) age: Age,
+    /// As [`WorkloadEntry::captured`], of its endpoints.
+    pub(crate) captured: bool,
     pub(crate) hints: Hints,
 }
 
@@ -121,7 +128,8 @@ impl ServiceEntry {
             labels: Labels::new(meta.labels.as_ref()),
             distribution: Distribution::of_annotation(meta.annotations.as_ref()),
             age: Age::of(meta),
-            hints: Hints::of(meta),
+            captured: is_captured(meta),
+            hints: hints(meta),
         }
     }
 
@@ -200,6 +208,20 @@ fn addresses(texts: &[String]) -> Result<Box<[Vip]>, BadValue> {
         }
     }
     Ok(vips.into())
+}
+
+/// Whether the annotation says so: whoever writes an entry says what runs there (`control-plane-contract` 1.1, 2.3).
+fn is_captured(meta: &ObjectMeta) -> bool {
+    let annotations = meta.annotations.as_ref();
+    annotations
+        .and_then(|annotations| annotations.get(REDIRECTION))
+        .is_some_and(|state| state == "enabled")
+}
+
+fn hints(meta: &ObjectMeta) -> Hints {
+    let mut hints = Hints::of(meta);
+    hints.believe_redirection();
+    hints
 }
 
 /// A DNS name, or one below `*.` where no lookup of the host itself is asked for.

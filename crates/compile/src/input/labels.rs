@@ -41,11 +41,6 @@ impl Labels {
             .iter()
             .all(|(key, value)| labels.get(key) == Some(value))
     }
-
-    /// [`Self::selects`] for services, whose empty selector picks nothing.
-    pub(crate) fn selects_some(&self, labels: &Self) -> bool {
-        !self.is_empty() && self.selects(labels)
-    }
 }
 
 impl std::fmt::Display for Labels {

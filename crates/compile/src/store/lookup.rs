@@ -81,11 +81,9 @@ impl Store {
         let other = (root != namespace).then_some(root);
         let mut names = Vec::new();
         for from in std::iter::once(namespace).chain(other) {
-            for (name, policy) in self.space(from).iter().flat_map(|space| &space.policies) {
-                let selector = policy.object.kept.in_force().selector();
-                if selector.is_some_and(|selector| selector.selects(labels)) {
-                    names.push(format!("{from}/{}", sent_name(name)));
-                }
+            let space = self.space(from).into_iter();
+            for (name, _) in space.flat_map(|space| space.policies.selecting(labels)) {
+                names.push(format!("{from}/{}", sent_name(name)));
             }
         }
         names.sort();
@@ -115,15 +113,9 @@ impl Store {
 
     /// The PeerAuthentication that selects a workload by label.
     fn own_peer(&self, namespace: &str, labels: &Labels) -> Option<(&Arc<str>, &Peer)> {
-        let peers = self.space(namespace)?.peers.iter();
+        let peers = self.space(namespace)?.peers.selecting(labels);
         let peers = peers.map(|(name, peer)| (name, peer.object.in_force()));
-        peers
-            .filter(|(_, peer)| {
-                peer.reach
-                    .selector()
-                    .is_some_and(|wanted| wanted.selects(labels))
-            })
-            .min_by(|(a_name, a), (b_name, b)| (a.rank(), a_name).cmp(&(b.rank(), b_name)))
+        peers.min_by(|(a_name, a), (b_name, b)| (a.rank(), a_name).cmp(&(b.rank(), b_name)))
     }
 
     /// Whether there is any PeerAuthentication.
@@ -134,10 +126,9 @@ impl Store {
     /// Whether a selector of a namespace picks a pod that runs or will, or a WorkloadEntry.
     pub(crate) fn selects_any(&self, namespace: &str, selector: &Labels) -> bool {
         self.space(namespace).is_some_and(|space| {
-            let mut pods = space.pods.values().map(|pod| &pod.object);
-            let mut workloads = space.workloads.values();
-            pods.any(|pod| !pod.terminal && selector.selects(&pod.labels))
-                || workloads.any(|entry| selector.selects(&entry.object.labels))
+            let mut pods = space.pods.selected(selector);
+            pods.any(|(_, pod)| !pod.object.terminal)
+                || space.workloads.selected(selector).next().is_some()
         })
     }
 

@@ -8,7 +8,7 @@ use ambit_types::NamespacedName;
 use super::binding::{Ask, Level};
 use crate::input::Labels;
 use crate::reads::Read;
-use crate::store::{HostOwner, Store};
+use crate::store::{HostOwner, SERVICE, Store};
 use crate::view::View;
 
 /// What a workload of an account asks for.
@@ -57,15 +57,16 @@ fn accounts(store: &Store, namespace: &str, host: &str) -> BTreeSet<Option<Arc<s
         return accounts;
     };
     let mut select = |selector: &Labels| {
-        for pod in space.pods.values().map(|pod| &pod.object) {
-            if !pod.terminal && selector.selects_some(&pod.labels) {
-                accounts.insert(Some(Arc::from(pod.account())));
+        if selector.is_empty() {
+            return;
+        }
+        for (_, pod) in space.pods.selected(selector) {
+            if !pod.object.terminal {
+                accounts.insert(Some(Arc::from(pod.object.account())));
             }
         }
-        for entry in space.workloads.values().map(|entry| &entry.object) {
-            if selector.selects_some(&entry.labels) {
-                accounts.insert(Some(entry.spec.service_account.as_str().into()));
-            }
+        for (_, entry) in space.workloads.selected(selector) {
+            accounts.insert(Some(entry.object.spec.service_account.as_str().into()));
         }
     };
     match owner {
@@ -77,8 +78,8 @@ fn accounts(store: &Store, namespace: &str, host: &str) -> BTreeSet<Option<Arc<s
             if !service.object.selector.is_empty() {
                 return accounts;
             }
-            let slices = space.slices.values().map(|slice| &slice.object);
-            for slice in slices.filter(|slice| slice.service == *name) {
+            let slices = space.slices.at(SERVICE, name);
+            for slice in slices.map(|(_, slice)| &slice.object) {
                 for (at, _) in &slice.pods {
                     let pod = store.known_pod(&at.namespace, &at.name);
                     let own = pod.filter(|_| *at.namespace == *namespace);
@@ -114,12 +115,12 @@ pub(super) fn members<'a>(store: &'a Store, namespace: &str, host: &str) -> Vec<
         HostOwner::Service(name) => space.services.get(name).map(|of| &of.object.selector),
         HostOwner::Entry(_, entry) => entry.selector.as_ref(),
     };
-    let Some(selector) = selector else {
+    let Some(selector) = selector.filter(|selector| !selector.is_empty()) else {
         return Vec::new();
     };
-    let pods = space.pods.values().map(|pod| &pod.object);
+    let pods = space.pods.selected(selector).map(|(_, pod)| &pod.object);
     let pods = pods.filter(|pod| !pod.terminal).map(|pod| &pod.labels);
-    let entries = space.workloads.values().map(|entry| &entry.object.labels);
-    let all = pods.chain(entries);
-    all.filter(|labels| selector.selects_some(labels)).collect()
+    let entries = space.workloads.selected(selector);
+    let entries = entries.map(|(_, entry)| &entry.object.labels);
+    pods.chain(entries).collect()
 }

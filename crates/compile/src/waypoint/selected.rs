@@ -21,9 +21,9 @@ pub(crate) fn selected(view: &View<'_>, namespace: &str, labels: &Labels) -> Vec
         return Vec::new();
     };
     let mut found = Vec::new();
-    for (name, pod) in &space.pods {
+    for (name, pod) in space.pods.selected(labels) {
         let pod = &pod.object;
-        if pod.terminal || !labels.selects(&pod.labels) {
+        if pod.terminal {
             continue;
         }
         let at = NamespacedName::new(namespace, Arc::clone(name));
@@ -37,11 +37,8 @@ pub(crate) fn selected(view: &View<'_>, namespace: &str, labels: &Labels) -> Vec
             behind: behind(view, &own, services.keys()),
         });
     }
-    for (name, entry) in &space.workloads {
+    for (name, entry) in space.workloads.selected(labels) {
         let entry = &entry.object;
-        if !labels.selects(&entry.labels) {
-            continue;
-        }
         let own = of_workload(view, namespace, &entry.labels, &entry.spec.service_account);
         let services = members_of_workload_entry(store, namespace, &entry.labels, &entry.spec);
         let key = ObjectKey::new(Kind::WorkloadEntry, namespace, Arc::clone(name));

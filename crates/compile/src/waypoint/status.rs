@@ -48,17 +48,17 @@ pub(crate) fn workload_status<T>(
     if binding.outcome == Outcome::WrongType && inherited {
         return (Vec::new(), Vec::new());
     }
-    let condition = condition(binding, false);
+    let condition = condition(binding, "workload", false);
     let inherited = inherited && binding.outcome == Outcome::Bound;
     let told = (!inherited).then(|| problems(about, binding)).flatten();
     (condition.into_iter().collect(), told.into_iter().collect())
 }
 
 fn bound(fact: &ServiceFact) -> Option<Condition> {
-    condition(&fact.binding, fact.ingress)
+    condition(&fact.binding, "service", fact.ingress)
 }
 
-fn condition(binding: &Binding, ingress: bool) -> Option<Condition> {
+fn condition(binding: &Binding, traffic: &str, ingress: bool) -> Option<Condition> {
     let (status, reason, mut message) = match (&binding.ask, binding.outcome) {
         (Ask::Nothing | Ask::OptOut, _) | (_, Outcome::Unasked) => return None,
         (Ask::Mixed(at), _) | (Ask::For(at, _), Outcome::Mixed) => (
@@ -84,7 +84,7 @@ fn condition(binding: &Binding, ingress: bool) -> Option<Condition> {
         (Ask::For(at, _), Outcome::WrongType) => (
             false,
             "UnsupportedTrafficType",
-            format!("waypoint \"{at}\" doesn't take traffic of type \"service\""),
+            format!("waypoint \"{at}\" doesn't take traffic of type {traffic:?}"),
         ),
         (Ask::For(at, _), Outcome::CrossNamespace) => (
             false,

@@ -1,6 +1,7 @@
 //! Random objects from a small world: two namespaces, a root namespace, few names, so that everything refers to
 //! everything.
 
+mod others;
 mod waypoints;
 
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use ambit_kube::{Change, Kind, Located, Object, Origin, Redirection};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
 /// One thing that happens.
@@ -17,6 +18,8 @@ use serde_json::{Value, json};
 pub(crate) enum Event {
     Apply(Box<Value>, usize),
     Delete(Kind, &'static str, &'static str),
+    /// Of what an earlier event applied.
+    Gone(Box<Self>),
     Report(&'static str, &'static str, &'static str, Redirection),
 }
 
@@ -37,6 +40,7 @@ impl Event {
                 let namespace = if kind.is_namespaced() { namespace } else { "" };
                 Change::Delete(ambit_kube::ObjectKey::new(*kind, namespace, *name))
             }
+            Self::Gone(event) => event.end(),
             Self::Report(namespace, name, uid, state) => Change::Redirection {
                 namespace: (*namespace).into(),
                 name: (*name).into(),
@@ -55,13 +59,48 @@ impl Event {
     }
 }
 
+/// What may happen: something new, or something to an object that came before.
+#[derive(Debug, Clone)]
+enum Step {
+    New(Event),
+    /// Gone.
+    Gone(Index),
+    /// As it was once, after whatever happened meanwhile.
+    Again(Index),
+}
+
 /// A history; half of them begin in a mesh that discovers some of its namespaces only.
 pub(crate) fn events(most: usize) -> impl Strategy<Value = Vec<Event>> {
-    let history = || vec(event(), 1..most);
+    let step = || {
+        prop_oneof![
+            6 => event().prop_map(Step::New),
+            2 => any::<Index>().prop_map(Step::Gone),
+            1 => any::<Index>().prop_map(Step::Again),
+        ]
+    };
+    let history = || vec(step(), 1..most).prop_map(happened);
     prop_oneof![
         history(),
         (selective(), history()).prop_map(|(setup, history)| [setup, history].concat()),
     ]
+}
+
+fn happened(steps: Vec<Step>) -> Vec<Event> {
+    let mut applied: Vec<Event> = Vec::new();
+    let mut events = Vec::new();
+    for step in steps {
+        let event = match step {
+            Step::New(event) => event,
+            Step::Gone(_) | Step::Again(_) if applied.is_empty() => continue,
+            Step::Gone(at) => Event::Gone(Box::new(at.get(&applied).clone())),
+            Step::Again(at) => at.get(&applied).clone(),
+        };
+        if matches!(event, Event::Apply(..)) {
+            applied.push(event.clone());
+        }
+        events.push(event);
+    }
+    events
 }
 
 fn selective() -> impl Strategy<Value = Vec<Event>> {
@@ -80,34 +119,18 @@ fn selective() -> impl Strategy<Value = Vec<Event>> {
 fn event() -> impl Strategy<Value = Event> {
     let apply =
         (anything(), 1_usize..4).prop_map(|(value, line)| Event::Apply(Box::new(value), line));
-    let delete = (select(&KINDS[..]), namespace(), select(&NAMES[..]))
+    let delete = (select(Kind::ALL), namespace(), select(&NAMES[..]))
         .prop_map(|(kind, namespace, name)| Event::Delete(kind, namespace, name));
-    let states = [Redirection::Pending, Redirection::Enabled];
+    let states = [
+        Redirection::None,
+        Redirection::Pending,
+        Redirection::Enabled,
+    ];
     let report = (namespace(), name(), uid(), select(states.to_vec()))
         .prop_map(|(namespace, name, uid, state)| Event::Report(namespace, name, uid, state));
-    prop_oneof![12 => apply, 4 => delete, 1 => report]
+    prop_oneof![24 => apply, 1 => delete, 2 => report]
 }
 
-const KINDS: [Kind; 18] = [
-    Kind::MeshConfig,
-    Kind::Namespace,
-    Kind::Node,
-    Kind::Pod,
-    Kind::Service,
-    Kind::EndpointSlice,
-    Kind::ServiceEntry,
-    Kind::WorkloadEntry,
-    Kind::AuthorizationPolicy,
-    Kind::PeerAuthentication,
-    Kind::Gateway,
-    Kind::GatewayClass,
-    Kind::HttpRoute,
-    Kind::VirtualService,
-    Kind::DestinationRule,
-    Kind::RequestAuthentication,
-    Kind::ReferenceGrant,
-    Kind::LocalRateLimit,
-];
 /// Of objects, namespaces and nodes alike, so that deletions hit.
 const NAMES: [&str; 6] = ["a", "b", "c", "shop", "data", "istio-system"];
 
@@ -140,7 +163,7 @@ fn created() -> impl Strategy<Value = Value> {
     ])
 }
 
-fn anything() -> impl Strategy<Value = Value> {
+pub(crate) fn anything() -> impl Strategy<Value = Value> {
     prop_oneof![
         1 => mesh_config(),
         2 => namespace_object(),
@@ -153,6 +176,7 @@ fn anything() -> impl Strategy<Value = Value> {
         4 => authorization_policy(),
         4 => peer_authentication(),
         14 => waypoints::anything(),
+        7 => others::anything(),
     ]
 }
 
@@ -270,11 +294,16 @@ fn service_entry() -> impl Strategy<Value = Value> {
         1..3,
     );
     let addresses = vec(select(vec!["10.2.0.1", "192.0.2.0/24", "nonsense"]), 0..2);
-    let endpoints = vec(select(vec!["192.0.2.1", "db.test", "unix:///x"]), 0..2);
+    let address = select(vec!["192.0.2.1", "db.test", "unix:///x"]);
+    let endpoints = vec((address, waypoints::asks()), 0..2);
+    let allocated = option::of(select(vec!["240.240.0.1", "240.240.0.2", "nonsense"]));
     let resolution = select(vec!["NONE", "STATIC", "DNS"]);
-    ((namespace(), name(), created()), (hosts, addresses, endpoints), resolution, option::of(labels()), labels())
-        .prop_map(|((namespace, name, created), (hosts, addresses, endpoints), resolution, selector, labels)| {
-            let endpoints: Vec<_> = endpoints.iter().map(|address| json!({"address": address})).collect();
+    let asks = waypoints::asks();
+    ((namespace(), name(), created()), (hosts, addresses, endpoints), (resolution, allocated), option::of(labels()), (labels(), asks))
+        .prop_map(|((namespace, name, created), (hosts, addresses, endpoints), (resolution, allocated), selector, (mut labels, asks))| {
+            let endpoints: Vec<_> = endpoints.iter().map(|(address, labels)| json!({"address": address, "labels": labels})).collect();
+            let allocated: Vec<_> = allocated.iter().map(|ip| json!({"value": ip, "host": hosts[0]})).collect();
+            labels.as_object_mut().unwrap().extend(asks.as_object().cloned().unwrap_or_default());
             json!({
                 "kind": "ServiceEntry",
                 "metadata": {"name": name, "namespace": namespace, "labels": labels, "creationTimestamp": created},
@@ -283,19 +312,24 @@ fn service_entry() -> impl Strategy<Value = Value> {
                     "ports": [{"number": 80, "name": "web", "protocol": "HTTP"}],
                     "workloadSelector": selector.map(|labels| json!({"labels": labels})),
                 },
+                "status": {"addresses": allocated},
             })
         })
 }
 
 fn workload_entry() -> impl Strategy<Value = Value> {
     let address = select(vec!["192.0.2.8", "vm.test", "10.0.0.0/8"]);
-    (namespace(), name(), labels(), address).prop_map(|(namespace, name, labels, address)| {
-        json!({
-            "kind": "WorkloadEntry",
-            "metadata": {"name": name, "namespace": namespace, "labels": labels},
-            "spec": {"address": address},
-        })
-    })
+    let state = option::of(select(vec!["enabled", "pending"]));
+    ((namespace(), name()), labels(), waypoints::asks(), address, state).prop_map(
+        |((namespace, name), labels, asks, address, state)| {
+            let annotations = state.map(|state| json!({"ambient.istio.io/redirection": state}));
+            json!({
+                "kind": "WorkloadEntry",
+                "metadata": {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations},
+                "spec": {"address": address, "labels": asks, "serviceAccount": name},
+            })
+        },
+    )
 }
 
 fn selector() -> impl Strategy<Value = Value> {
@@ -344,7 +378,10 @@ fn peer_authentication() -> impl Strategy<Value = Value> {
 }
 
 /// The object, through the same deserialisation that a watch uses.
-fn object(value: &Value) -> Object {
+pub(crate) fn object(value: &Value) -> Object {
+    if value["apiVersion"].is_string() {
+        return others::object(value);
+    }
     match value["kind"].as_str().unwrap() {
         "MeshConfig" => Object::MeshConfig(read(value)),
         "Namespace" => Object::Namespace(read(&versioned(value, "v1"))),

@@ -1,5 +1,9 @@
 //! Messages as the tables write them.
 
+mod rules;
+
+pub(crate) use rules::show_rule;
+
 use std::net::IpAddr;
 
 use ambit_proto::workload;
@@ -7,10 +11,14 @@ use serde_json::{Value, json};
 
 pub(crate) fn show_workload(w: &workload::Workload) -> Value {
     let services = w.services.iter().map(|(key, list)| {
-        let ports = list
-            .ports
-            .iter()
-            .map(|p| format!("{}:{}", p.service_port, p.target_port));
+        // A protocol is the service's to say (contract 2.5).
+        let ports = list.ports.iter().map(|p| {
+            let app = match p.app_protocol() {
+                workload::AppProtocol::Unknown => "",
+                other => other.as_str_name(),
+            };
+            format!("{}:{}{app}", p.service_port, p.target_port)
+        });
         (key.clone(), Value::from(ports.collect::<Vec<_>>()))
     });
     json!({
@@ -69,6 +77,8 @@ pub(crate) fn show_service(s: &workload::Service) -> Value {
     });
     json!({
         "name": s.name,
+        "namespace": s.namespace,
+        "hostname": s.hostname,
         "addresses": addresses.collect::<Vec<_>>(),
         "ports": ports.collect::<Vec<_>>(),
         "subjectAltNames": s.subject_alt_names,
@@ -100,7 +110,7 @@ fn show_waypoint(waypoint: Option<&workload::GatewayAddress>) -> Value {
     }
 }
 
-fn show_ip(bytes: &[u8]) -> String {
+pub(crate) fn show_ip(bytes: &[u8]) -> String {
     match <[u8; 4]>::try_from(bytes) {
         Ok(v4) => IpAddr::from(v4).to_string(),
         Err(_) => IpAddr::from(<[u8; 16]>::try_from(bytes).unwrap()).to_string(),

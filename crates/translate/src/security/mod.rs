@@ -42,6 +42,8 @@ use std::sync::Arc;
 pub(crate) const ISTIO_WAYPOINT: &str = "istio-waypoint";
 /// The class of ours.
 pub(crate) const AMBIT_WAYPOINT: &str = "ambit-waypoint";
+/// Who takes care of them, and of what other class a waypoint may be.
+pub(crate) const CONTROLLER: &str = "istio.io/mesh-controller";
 
 /// A resource with its name on the wire and who gets it.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use ambit_kube::{Code, Kind, ObjectKey, PolicyTargetReference};
+use ambit_kube::{Code, Kind, Object, ObjectKey, PolicyTargetReference};
 use ambit_proto::waypoint as pb;
 
 use super::say::{Fault, Say};
-use super::{AMBIT_WAYPOINT, Audience, Bound, ISTIO_WAYPOINT, codes};
+use super::{AMBIT_WAYPOINT, Audience, Bound, CONTROLLER, ISTIO_WAYPOINT, codes};
 use crate::{RouteCondition, ServiceInfo, World};
 
 /// A waypoint, by the Gateway's namespace and name.
@@ -186,20 +186,22 @@ impl One<'_> {
             ));
         }
         let name = self.reference.name.as_str();
-        if name == ISTIO_WAYPOINT || name == AMBIT_WAYPOINT {
-            targets.classes.push(Arc::from(name));
-            return Ok(());
-        }
-        match self
-            .world
-            .object(&ObjectKey::new(Kind::GatewayClass, "", name))
-        {
-            Some(_) => Err(self.bad(
+        let key = ObjectKey::new(Kind::GatewayClass, "", name);
+        let ours = match self.world.object(&key).map(|class| class.object) {
+            Some(Object::GatewayClass(class)) => class.spec.controller_name == CONTROLLER,
+            Some(_) => false,
+            // The control plane makes these.
+            None if name == ISTIO_WAYPOINT || name == AMBIT_WAYPOINT => true,
+            None => return Err(self.missing("there is no such GatewayClass")),
+        };
+        if !ours {
+            return Err(self.bad(
                 "no waypoint has this class",
-                "refer to istio-waypoint or ambit-waypoint",
-            )),
-            None => Err(self.missing("there is no such GatewayClass")),
+                "refer to istio-waypoint, ambit-waypoint or another class of istio.io/mesh-controller",
+            ));
         }
+        targets.classes.push(Arc::from(name));
+        Ok(())
     }
 
     fn bad(&mut self, message: &str, remedy: &str) -> &'static str {
