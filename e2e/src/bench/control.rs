@@ -170,7 +170,7 @@ impl Plane {
         for at in 0..mesh::NODES {
             nodes.push(Node::new(at, self.source.token("ztunnel", at).await?));
         }
-        let full = self.mesh.resources() + self.source.own_resources();
+        let full = self.source.resources(&self.mesh);
         let record = Arc::new(Record::new(full, mesh::NODES));
         let (before, began) = (self.process.cpu_time()?, Instant::now());
         for node in nodes {

@@ -48,11 +48,10 @@ impl Mesh {
         self.scale
     }
 
-    /// Workloads, services and policies that a node's proxy is sent.
+    /// Pods, services and policies.
     pub(super) fn resources(&self) -> usize {
         let scale = self.scale;
-        // Proxies and agents are workloads too.
-        scale.pods() + 2 * NODES + scale.services() + scale.policies()
+        scale.pods() + scale.services() + scale.policies()
     }
 
     /// Everything, in its first form.

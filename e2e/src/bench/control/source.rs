@@ -91,12 +91,14 @@ impl Source {
         matches!(self, Self::Directory(_))
     }
 
-    /// Resources that it has besides those of the mesh.
-    pub(super) fn own_resources(&self) -> usize {
+    /// Resources that a node's proxy is sent.
+    pub(super) fn resources(&self, mesh: &Mesh) -> usize {
         match self {
-            Self::Directory(_) => 0,
-            // The Service `kubernetes`, and its endpoint.
-            Self::Kubernetes(_) => 2,
+            // Proxies and agents are workloads too.
+            Self::Directory(_) => mesh.resources() + 2 * mesh::NODES,
+            // Simulated nodes have no addresses, so that pods of their network
+            // are no workloads. The Service `kubernetes` has one endpoint.
+            Self::Kubernetes(_) => mesh.resources() + 2,
         }
     }
 
