@@ -197,7 +197,8 @@ fn service(at: usize, form: usize) -> Value {
             "clusterIP": format!("10.96.{}.{}", 16 + at / 250, at % 250 + 1),
             "selector": {"app": name},
             "ports": [
-                {"name": "http", "port": 80, "targetPort": 8080 + form % 1000, "protocol": "TCP"},
+                // Never the port that it had before: that would be no change.
+                {"name": "http", "port": 80, "targetPort": 8080 + form % 50_000, "protocol": "TCP"},
                 {"name": "metrics", "port": 9090, "targetPort": 9090, "protocol": "TCP"},
             ],
         },
