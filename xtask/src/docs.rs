@@ -11,12 +11,18 @@ use anyhow::{Context, Result};
 const PLACES: &[&str] = &[
     "crates",
     "e2e",
+    "node-agent",
+    "cni",
     "waypoint",
     "ztunnel",
     "istiod-lite",
     "ambit",
 ];
-const PAGES: &[&str] = &["docs/waypoint.md", "docs/waypoint-easy-to-get-wrong.md"];
+const PAGES: &[&str] = &[
+    "docs/acceptance.md",
+    "docs/waypoint.md",
+    "docs/waypoint-easy-to-get-wrong.md",
+];
 
 pub(crate) fn check() -> Result<Vec<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
