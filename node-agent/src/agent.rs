@@ -6,10 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ambit_kube::Change;
 use ambit_runtime::Scope;
 use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
 
 use crate::board::PodStatus;
-use crate::inventory::{Admission, Inventory, Observed, PodId, PodName, SandboxPlace, Wish};
-use crate::worker::{Tools, Worker};
+use crate::finder::FindError;
+use crate::inventory::{
+    Admission, Inventory, Observed, PodId, PodName, PodSpec, SandboxPlace, Wish,
+};
+use crate::worker::{StepError, Tools, Worker};
 
 /// The agent's state. Clones share it.
 #[derive(Clone)]
@@ -117,6 +121,33 @@ impl Agent {
 
     pub(crate) fn status(&self, id: &PodId) -> Option<PodStatus> {
         self.inner.tools.board.status(id)
+    }
+
+    /// Ends at once what the workers, which have ended, had begun: takes the
+    /// rules out of pods that were leaving. For an agent without a successor;
+    /// pods that are enrolled stay closed.
+    pub(crate) async fn finish_leaving(&self) {
+        let wishes = self.state().inventory.wishes();
+        for wish in wishes.into_values() {
+            let Wish::Leave(spec) = wish else { continue };
+            if let Err(error) = self.leave_at_once(&spec).await {
+                warn!(pod = %spec.pod, error = %error, "its rules stay");
+            }
+        }
+    }
+
+    async fn leave_at_once(&self, spec: &PodSpec) -> Result<(), StepError> {
+        let tools = &self.inner.tools;
+        let place = match tools.finder.find(spec).await {
+            Ok(Some(place)) => place,
+            Ok(None) | Err(FindError::Unnamed | FindError::HostNamespace) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if tools.redirector.any(&place.ns).await? {
+            tools.redirector.remove(&place.ns).await?;
+            info!(pod = %spec.pod, "left at once; nothing of ours is in it");
+        }
+        Ok(())
     }
 
     fn reconcile(&self, state: &mut State) {

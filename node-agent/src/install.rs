@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use self::conflist::ConflistError;
 use self::files::{FileError, Stamp};
+use crate::agent::Agent;
 use crate::args::{Args, CniArgs, OnExit};
 
 /// The plugin can't be brought or taken away.
@@ -255,7 +256,7 @@ impl Ending {
         Some(Self { guest, when, own })
     }
 
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(self, agent: &Agent) {
         let leaves = match self.when {
             OnExit::Keep => false,
             OnExit::Remove => true,
@@ -274,6 +275,8 @@ impl Ending {
                 "the CNI plugin couldn't be taken away"
             );
         }
+        // Their proxy goes as well, and nobody comes after us.
+        agent.finish_leaving().await;
     }
 }
 

@@ -98,13 +98,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         source,
     };
     let ending = install::Ending::new(&args, cluster).await;
-    start(args, outward, &scope).await?;
+    let agent = start(args, outward, &scope).await?;
     signals.next().await;
     info!("ending; rules and proxies stay as they are");
     let end = async {
         scope.finish(Duration::ZERO).await;
         if let Some(ending) = ending {
-            ending.run().await;
+            ending.run(&agent).await;
         }
     };
     tokio::select! {
@@ -127,7 +127,7 @@ struct Outward<I> {
     source: Source,
 }
 
-async fn start<I>(args: Args, outward: Outward<I>, scope: &Scope) -> anyhow::Result<()>
+async fn start<I>(args: Args, outward: Outward<I>, scope: &Scope) -> anyhow::Result<Agent>
 where
     I: Interceptor + Clone + Send + Sync + 'static,
 {
@@ -199,13 +199,13 @@ where
     });
     let (sender, receiver) = mpsc::channel(CHANGES);
     let synced = readiness.register("source");
-    scope.spawn("changes", take_changes(receiver, agent, synced));
+    scope.spawn("changes", take_changes(receiver, agent.clone(), synced));
     match outward.source {
         Source::Directory(source) => source.run(&scope.child("source"), sender),
         Source::Cluster(source) => source.run(&scope.child("source"), sender),
     }
     info!(node = args.node, "node agent started");
-    Ok(())
+    Ok(agent)
 }
 
 async fn take_changes(mut changes: mpsc::Receiver<Vec<Change>>, agent: Agent, synced: ReadyGuard) {
