@@ -42,7 +42,7 @@ test: lint unit e2e
 
 lint: setup
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --features ambit-e2e/cluster --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
 	$(CARGO) run --locked --quiet -p xtask -- tidy
 	$(CARGO) check --locked --quiet -p ztunnel --features boring

@@ -47,8 +47,8 @@ impl Caller {
     }
 
     /// Waits until calls pass, or until they don't.
-    async fn until(&self, passes: bool) {
-        let what = format!("calls that pass: {passes}");
+    async fn until(&self, passes: bool, when: &str) {
+        let what = format!("{when}: calls that pass: {passes}");
         eventually_within(MINUTE, &what, async || {
             let called = self.call().await;
             ensure!(called.is_ok() == passes, "{called:?}");
@@ -86,7 +86,7 @@ async fn meshed() -> (World, Caller) {
         .unwrap();
     }
     let caller = Caller::of(&mut world).await.unwrap();
-    caller.until(true).await;
+    caller.until(true, "in the mesh").await;
     (world, caller)
 }
 
@@ -120,9 +120,9 @@ async fn the_mesh_carries_on_without_its_api_server_and_takes_up_what_it_says_af
     // With another history than the one that the watches would go on from.
     control.compact().await.unwrap();
     api.apply_object(&deny_batch()).await.unwrap();
-    caller.until(false).await;
+    caller.until(false, "a policy after the outage").await;
     api.delete(&deny_batch()).await.unwrap();
-    caller.until(true).await;
+    caller.until(true, "that policy gone").await;
 
     // An older snapshot of etcd: what was refused since is allowed again.
     let control = world.own().unwrap().control_mut();
@@ -131,15 +131,15 @@ async fn the_mesh_carries_on_without_its_api_server_and_takes_up_what_it_says_af
     copy(&control.etcd_dir(), &snapshot).unwrap();
     start(control).await;
     api.apply_object(&deny_batch()).await.unwrap();
-    caller.until(false).await;
+    caller.until(false, "a policy after the snapshot").await;
     stop(control);
     fs::remove_dir_all(control.etcd_dir()).unwrap();
     copy(&snapshot, &control.etcd_dir()).unwrap();
     start(control).await;
-    caller.until(true).await;
+    caller.until(true, "the snapshot restored").await;
     // And it is a mesh as before: the next change comes through as well.
     api.apply_object(&deny_batch()).await.unwrap();
-    caller.until(false).await;
+    caller.until(false, "a policy after the restore").await;
 }
 
 fn stop(control: &mut ambit_e2e::kube::ControlPlane) {

@@ -4,7 +4,8 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "only tests are here"
+    clippy::too_many_lines,
+    reason = "only tests are here, and each is a story"
 )]
 
 mod certificates;

@@ -232,14 +232,9 @@ impl<T> Follower<T> {
     /// Watches, again and again, until only a list can help.
     async fn watch_from(&mut self, mut from: String) -> End {
         let mut backoff = self.timing.backoff();
-        let mut again = false;
         loop {
             let began = Instant::now();
-            let end = match again {
-                true => self.watch_on(&mut from).await,
-                false => self.watch(&mut from).await,
-            };
-            again = true;
+            let end = self.watch(&mut from).await;
             if began.elapsed() > self.timing.settled {
                 backoff.reset();
             }
@@ -251,30 +246,18 @@ impl<T> Follower<T> {
                     self.watches.fault(&self.label, &Fault::Expired);
                     return End::Over;
                 }
-                End::Fault(fault) => self.pause(&fault, &mut backoff).await,
+                End::Fault(fault) => {
+                    self.pause(&fault, &mut backoff).await;
+                    // Who comes back may have been restored from an older
+                    // snapshot, and its versions may have caught up with ours.
+                    // No watch would ever tell: only a list does.
+                    if fault.was_away() {
+                        return End::Over;
+                    }
+                }
                 other => return other,
             }
         }
-    }
-
-    /// Watches on, if the server's history still has the version that it is to
-    /// go on from. One that was restored from an older snapshot says nothing of
-    /// that to a watch: it is silent until it has made as many versions again.
-    async fn watch_on(&mut self, from: &mut String) -> End {
-        match self.newest().await {
-            Ok(newest) if newest < from.parse().unwrap_or(0) => End::OtherHistory,
-            Ok(_) => self.watch(from).await,
-            Err(fault) => End::Fault(fault),
-        }
-    }
-
-    /// The version of the newest state; the highest if versions aren't numbers,
-    /// which can't be compared.
-    async fn newest(&self) -> Result<u64, Fault> {
-        let request = self.resource.newest().map_err(Fault::Request)?;
-        let text = fetch(&self.client, request, self.timing.patience).await?;
-        let page = Page::read(&text)?;
-        Ok(page.metadata.resource_version.parse().unwrap_or(u64::MAX))
     }
 
     async fn watch(&mut self, from: &mut String) -> End {

@@ -76,11 +76,6 @@ impl Resource {
         self.request(&query)
     }
 
-    /// One object at most: what is asked for is the version of the newest state.
-    pub(super) fn newest(&self) -> Result<Request<Vec<u8>>, BadRequest> {
-        self.request(&[("limit", "1")])
-    }
-
     /// Everything after a version, for about `seconds`.
     pub(super) fn watch(&self, from: &str, seconds: u64) -> Result<Request<Vec<u8>>, BadRequest> {
         let seconds = seconds.to_string();

@@ -203,7 +203,7 @@ impl Fake {
         self.world.lock().page = Some(size);
     }
 
-    /// `list PATH`, `watch PATH` and (one object only) `probe PATH`, in their order.
+    /// `list PATH` and `watch PATH`, in their order.
     pub(crate) fn served(&self, what: &str) -> usize {
         let world = self.world.lock();
         world.served.iter().filter(|line| *line == what).count()
@@ -297,15 +297,7 @@ async fn serve(
     let mut stream = BufReader::new(stream);
     let question = question(&mut stream).await?;
     let watching = question.query.contains_key("watch");
-    let probing = question
-        .query
-        .get("limit")
-        .is_some_and(|limit| limit == "1");
-    let verb = match (watching, probing) {
-        (true, _) => "watch",
-        (false, true) => "probe",
-        (false, false) => "list",
-    };
+    let verb = if watching { "watch" } else { "list" };
     let trouble = {
         let mut world = world.lock();
         world.served.push(format!("{verb} {}", question.path));
