@@ -2,12 +2,15 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use ambit_proto::waypoint as pb;
 use anyhow::Result;
 use http::Request;
 use http_body_util::Full;
 
 use support::World;
+use support::app;
 use support::resources as res;
 
 #[tokio::test]
@@ -35,6 +38,32 @@ async fn a_request_goes_in_and_out_over_hbone() -> Result<()> {
         assert!(said["headers"].get("x-forwarded-client-cert").is_none());
     }
     assert!(cart.apps[0].connections() <= 2, "connections are kept");
+    Ok(())
+}
+
+/// Without a waypoint a connection is what is balanced, with one each request is.
+#[tokio::test]
+async fn requests_of_one_connection_go_to_every_endpoint() -> Result<()> {
+    let world = World::start().await?;
+    let (mut apps, mut endpoints) = (Vec::new(), Vec::new());
+    for name in ["cart-1", "cart-2", "cart-3"] {
+        let ip = world.address();
+        apps.push(app::echo(&world.scope, ip, name).await?);
+        endpoints.push(res::endpoint(name, ip, None));
+    }
+    let cart = world.publish("cart", pb::Protocol::Http, apps, &endpoints);
+    world.settled(cart.vip, "/", 200).await?;
+    let mut connection = world.client.http1(cart.vip).await?;
+    let mut answered = BTreeSet::new();
+    // That one of three is never chosen in 200 has a chance of 1e-34.
+    for _ in 0..200 {
+        let request = Request::get("/").header("host", "cart.shop");
+        let answer = connection.send(request.body(Full::default())?).await?;
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        answered.insert(answer.echo()["app"].as_str().unwrap_or_default().to_owned());
+    }
+    let all = ["cart-1", "cart-2", "cart-3"].map(str::to_owned);
+    assert_eq!(answered, BTreeSet::from(all));
     Ok(())
 }
 

@@ -7,6 +7,8 @@ use ambit_proto::auth::istio_certificate_service_client::IstioCertificateService
 use ambit_proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use ambit_proto::discovery::{DeltaDiscoveryRequest, Node};
 use ambit_testkit::token::TokenIssuer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::Code;
 
 use crate::harness::{Mesh, proxy_node, subject};
@@ -115,6 +117,22 @@ async fn only_node_proxies_read_the_configuration() {
     for ((what, channel, node), want) in cases(&open).into_iter().zip(want) {
         assert_eq!(discover(channel, node).await, want, "open, {what}");
     }
+}
+
+/// There is no plaintext port: HTTP/2 in the clear gets no settings where discovery is, and no discovery where HTTP is.
+#[tokio::test(flavor = "multi_thread")]
+async fn configuration_is_never_read_in_the_clear() {
+    let mesh = Mesh::start().await;
+    let mut clear = TcpStream::connect(mesh.secure()).await.unwrap();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    clear.write_all(preface).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = clear.read_to_end(&mut answer).await;
+    // At most a TLS alert.
+    assert!(matches!(answer.first(), None | Some(21)), "{answer:?}");
+    let path = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+    let (status, _) = mesh.get(path).await;
+    assert_eq!(status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,9 +87,12 @@ async fn bad_files_are_told_and_the_rest_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_sends_nothing_that_is_held() {
-    let mut mesh = Mesh::start().await;
+    let mesh = Mesh::prepare(&[]);
+    mesh.write("policy.yaml", DENY);
+    let mut mesh = mesh.started().await;
     let port = mesh.secure().port();
     let view = mesh.follow("n1").await;
+    assert_eq!(view.names(AUTHORIZATION_TYPE), ["shop/deny-pay"]);
     view.take_log();
     mesh.stop().await;
     mesh.write_pod("shop", "new", "new", "n1");

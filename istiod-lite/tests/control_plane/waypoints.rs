@@ -38,6 +38,11 @@ fn route(name: &str, value: &str) -> String {
     )
 }
 
+const POLICY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\n\
+     spec: {targetRefs: [{group: '', kind: Service, name: app}], rules: [{}]}\n---\n\
+     apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: t, namespace: shop}\n\
+     spec: {targetRefs: [{group: '', kind: Service, name: app}], jwtRules: [{issuer: 'https://i.test', jwks: '{\"keys\": []}'}]}\n";
+
 /// Follows types as a pod of a waypoint does.
 fn follow(mesh: &Mesh, namespace: &str, gateway: &str, types: &[&str]) -> (View, Readiness) {
     let pod = format!("{gateway}-1");
@@ -123,6 +128,40 @@ async fn a_waypoint_reads_its_own_and_one_change_is_one_resource() {
     for told in ["\"gateway\": \"shop/wp\"", "\"gateway\": \"bank/gate\""] {
         assert!(waypoints.contains(told), "{waypoints}");
     }
+}
+
+/// Every type has versions, so that a new control plane sends what it has otherwise, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_sends_a_waypoint_nothing_that_it_holds() {
+    let mesh = Mesh::prepare(&[]);
+    behind(&mesh, "shop", "wp", 1);
+    mesh.write("policy.yaml", POLICY);
+    mesh.write("same.yaml", &route("same", "one"));
+    mesh.write("other.yaml", &route("other", "one"));
+    let mut mesh = mesh.started().await;
+    let port = mesh.secure().port();
+    let (shop, ready) = follow(&mesh, "shop", "wp", &TYPES);
+    eventually("the waypoint has everything", || ready.is_ready()).await;
+    let empty: Vec<_> = TYPES
+        .iter()
+        .filter(|of| shop.names(of).is_empty())
+        .collect();
+    assert!(
+        empty.len() <= 2,
+        "a mesh of few types proves little: {empty:?}"
+    );
+    let names = shop.names(ROUTE_TYPE);
+    let named = names.iter().find(|name| name.contains("/other")).unwrap();
+    shop.take_log();
+    mesh.stop().await;
+    mesh.write("other.yaml", &route("other", "two"));
+    let before = shop.version(ROUTE_TYPE, named);
+    mesh.relaunch_at(port).await;
+    eventually("what changed meanwhile", || {
+        shop.version(ROUTE_TYPE, named) != before
+    })
+    .await;
+    assert_eq!(shop.take_log(), std::slice::from_ref(named));
 }
 
 #[tokio::test(flavor = "multi_thread")]

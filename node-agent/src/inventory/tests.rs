@@ -57,6 +57,27 @@ fn a_pod_that_moves_or_is_deleted_is_over() {
 }
 
 #[test]
+fn a_job_that_ends_while_it_is_served_is_over() {
+    let mut inventory = inventory(
+        &[
+            SHOP.to_owned(),
+            pod("job", "", "", ""),
+            pod("web", "", "", ""),
+        ]
+        .concat(),
+    );
+    assert_eq!(inventory.wishes().len(), 2);
+    for phase in ["phase: Succeeded", "phase: Failed"] {
+        let ended = ambit_kube::read_manifest("test.yaml", &pod("job", "", "", phase));
+        let ended = ended.objects.into_iter().map(Change::Apply);
+        ended.for_each(|change| inventory.apply(change));
+        let wishes = inventory.wishes();
+        let ids: Vec<_> = wishes.keys().map(|id| &**id).collect();
+        assert_eq!(ids, ["u-web"], "{phase}");
+    }
+}
+
+#[test]
 fn annotations_shape_the_rules() {
     let bypass = r#", annotations: {ambient.istio.io/bypass-inbound-capture: "true", istio.io/reroute-virtual-interfaces: "tap0, tap1", ambit.mesh/netns: /run/netns/a}"#;
     let inventory = inventory(&[SHOP.to_owned(), pod("a", bypass, "", "")].concat());

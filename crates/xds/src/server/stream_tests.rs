@@ -2,7 +2,7 @@ use ambit_proto::discovery::Status as ErrorDetail;
 
 use super::*;
 use crate::server::publish::{Batch, Publisher, TypeDelta};
-use crate::server::resource::Update;
+use crate::server::resource::{Resource, Update};
 
 const POLICY: &str = "policy";
 const ADDRESS: &str = "address";
@@ -23,6 +23,10 @@ impl Scene {
     fn of(admitted: Admitted, batch: Batch) -> Self {
         let publisher = Publisher::new([POLICY, ADDRESS]);
         publisher.publish(batch);
+        Self::following(admitted, publisher)
+    }
+
+    fn following(admitted: Admitted, publisher: Publisher) -> Self {
         let (snapshot, publications) = publisher.follow().unwrap();
         let now = Instant::now();
         let stream = Stream::new(snapshot, Some("n1".into()), admitted, 7, now);
@@ -36,6 +40,10 @@ impl Scene {
 
     fn publish(&mut self, batch: Batch) {
         self.publisher.publish(batch);
+        self.hear();
+    }
+
+    fn hear(&mut self) {
         while let Ok(publication) = self.publications.try_recv() {
             self.stream.on_publication(&publication).unwrap();
         }
@@ -253,6 +261,43 @@ fn a_first_state_is_what_there_is_when_it_is_sent_and_is_put_together_once() {
     scene.ack(&sent);
     scene.publish(batch(vec![delta(ADDRESS, &[("w3", "2")], &["w2"])]));
     assert_eq!(scene.drain(), ["address +w3 -w2"]);
+}
+
+/// Whoever publishes has encoded it; what stands in every stream's response is that one copy.
+#[test]
+fn a_change_is_one_copy_for_all_streams() {
+    let publisher = Publisher::new([POLICY, ADDRESS]);
+    publisher.publish(batch(vec![delta(ADDRESS, &[("w1", "1")], &[])]));
+    let stream = || Scene::following(Admitted::everything("test"), publisher.clone());
+    let mut streams = [stream(), stream(), stream()];
+    for scene in &mut streams {
+        scene.subscribe(POLICY);
+        scene.subscribe(ADDRESS);
+        scene.drain();
+    }
+    publisher.publish(batch(vec![
+        delta(POLICY, &[("p1", "1")], &[]),
+        delta(ADDRESS, &[("w1", "2"), ("w2", "1")], &[]),
+    ]));
+    let mut told: Vec<Vec<Arc<Resource>>> = Vec::new();
+    for scene in &mut streams {
+        scene.hear();
+        let mut all = Vec::new();
+        while let Some(outgoing) = scene.sent() {
+            all.extend(outgoing.resources.as_slice().iter().cloned());
+            scene.ack(&outgoing);
+        }
+        told.push(all);
+    }
+    let [one, others @ ..] = told.as_slice() else {
+        panic!("three streams");
+    };
+    assert_eq!(one.len(), 3);
+    for other in others {
+        assert_eq!(one.len(), other.len());
+        let mut pairs = one.iter().zip(other);
+        assert!(pairs.all(|(a, b)| Arc::ptr_eq(a, b)));
+    }
 }
 
 #[test]
