@@ -20,6 +20,7 @@ mod inventory;
 mod metrics;
 mod probes;
 mod report;
+mod sole;
 mod worker;
 
 use std::io;
@@ -67,6 +68,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     anyhow::ensure!(!args.node.is_empty(), "--node or NODE_NAME is needed");
     let mut signals = Signals::new().context("listen for signals")?;
+    let socket = args.zds_socket.clone();
+    // Until this function ends.
+    let _sole = tokio::select! {
+        sole = sole::agent_of(&socket) => {
+            sole.with_context(|| format!("the lock beside {}", socket.display()))?
+        }
+        _ = signals.next() => return Ok(()),
+    };
     let scope = Scope::new("node-agent");
     let channel = match &args.control_plane {
         Some(address) => {
