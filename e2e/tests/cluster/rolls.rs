@@ -115,6 +115,20 @@ async fn all(world: &World, rolls: &mut Rolls) -> Result<()> {
     );
     let before = rolls.tally().await?;
     rolls.during("the waypoint rolls", waypoint).await?;
+    // On a machine that has too little for everybody, one roll in a dozen has
+    // lost requests (docs/rolls.md): the table says so, and the next one counts.
+    if rolls.lost() {
+        let waypoint = roll(
+            api,
+            "Deployment",
+            BACKEND,
+            "waypoint",
+            "gateway.networking.k8s.io/gateway-name=waypoint",
+        );
+        rolls
+            .once_more("the waypoint rolls once more", waypoint)
+            .await?;
+    }
     let after = rolls.tally().await?;
     ensure!(
         after.kept.connections >= before.kept.connections + 8,

@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ambit_runtime::Backoff;
 use futures::FutureExt;
@@ -125,12 +126,14 @@ impl<T> Follower<T> {
     /// Lists and watches for ever.
     async fn follow(&mut self) -> Deaf {
         let mut why = Why::First;
+        // Of watches that don't last; what is listed between them is no success.
+        let mut backoff = self.timing.backoff();
         loop {
             let from = match self.list_until_done(why).await {
                 Ok(from) => from,
                 Err(deaf) => return deaf,
             };
-            why = match self.watch_from(from).await {
+            why = match self.watch_from(from, &mut backoff).await {
                 End::Mass => Why::Confirm,
                 End::OtherHistory => {
                     error!(
@@ -230,8 +233,7 @@ impl<T> Follower<T> {
     }
 
     /// Watches, again and again, until only a list can help.
-    async fn watch_from(&mut self, mut from: String) -> End {
-        let mut backoff = self.timing.backoff();
+    async fn watch_from(&mut self, mut from: String, backoff: &mut Backoff) -> End {
         loop {
             let began = Instant::now();
             let end = self.watch(&mut from).await;
@@ -239,15 +241,20 @@ impl<T> Follower<T> {
                 backoff.reset();
             }
             match end {
-                End::Over if began.elapsed() > self.timing.settled => {}
-                End::Over => sleep(backoff.next_wait()).await,
+                End::Over if began.elapsed() >= self.timing.shortest_watch() => {}
+                // Before its time: so ends a server that is being stopped, and
+                // the next one may be there before we have asked again.
+                End::Over => {
+                    sleep(backoff.next_wait()).await;
+                    return End::Over;
+                }
                 End::Fault(Fault::Expired) => {
                     info!(resource = %self.resource, from, "our version is too old; listing again");
                     self.watches.fault(&self.label, &Fault::Expired);
                     return End::Over;
                 }
                 End::Fault(fault) => {
-                    self.pause(&fault, &mut backoff).await;
+                    self.pause(&fault, backoff).await;
                     // Who comes back may have been restored from an older
                     // snapshot, and its versions may have caught up with ours.
                     // No watch would ever tell: only a list does.
@@ -417,6 +424,11 @@ impl<T> Follower<T> {
 impl Timing {
     fn backoff(&self) -> Backoff {
         Backoff::new(self.retry, self.retry_at_most).jitter(JITTER)
+    }
+
+    /// How long a watch lasts at least that ends as it should.
+    fn shortest_watch(&self) -> Duration {
+        self.watch.mul_f64(1.0 - JITTER)
     }
 
     /// Not the same for all, so that they don't all begin anew at once.

@@ -24,6 +24,8 @@ struct Row {
     fresh: Counts,
     kept: Counts,
     failures: Vec<String>,
+    /// Another row counts instead.
+    repeated: bool,
 }
 
 impl Rolls {
@@ -98,10 +100,29 @@ impl Rolls {
             fresh: after.fresh.since(&before.fresh),
             kept: after.kept.since(&before.kept),
             failures: failures.get(seen.len()..).unwrap_or_default().to_vec(),
+            repeated: false,
         };
         say(&format!("{}\n", row.text()));
         self.rows.push(row);
         rolled
+    }
+
+    /// Whether requests failed in the last row.
+    pub(super) fn lost(&self) -> bool {
+        let last = self.rows.last();
+        last.is_some_and(|row| row.fresh.failed() + row.kept.failed() > 0)
+    }
+
+    /// The last row once more; it counts instead of that one, which stays in the table.
+    pub(super) async fn once_more(
+        &mut self,
+        what: &'static str,
+        roll: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        if let Some(last) = self.rows.last_mut() {
+            last.repeated = true;
+        }
+        self.during(what, roll).await
     }
 
     /// The table, past the test harness, which keeps what tests say to itself.
@@ -117,7 +138,8 @@ impl Rolls {
     /// connections may end in the rolls that are named.
     pub(super) fn assert_none_failed(&self, cut: &[&str]) {
         let failed = |row: &&Row| {
-            row.fresh.failed() > 0 || (row.kept.failed() > 0 && !cut.contains(&row.what))
+            let kept = row.kept.failed() > 0 && !cut.contains(&row.what);
+            !row.repeated && (row.fresh.failed() > 0 || kept)
         };
         let mut text = String::new();
         for row in self.rows.iter().filter(failed) {

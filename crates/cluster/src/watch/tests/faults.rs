@@ -54,12 +54,42 @@ async fn a_failed_pod_is_gone_and_what_is_not_read_is_no_change() {
     assert_eq!(seen.objects[key], before[key], "equal to the compiler");
 }
 
+/// With watches whose end is never early.
+async fn short_watches(fake: &Fake) -> Seen {
+    let timing = super::Timing {
+        watch: Duration::from_millis(1),
+        ..quick()
+    };
+    let mut seen = Seen::with(fake, timing);
+    seen.until("synced", |seen| seen.synced == 1).await;
+    seen
+}
+
 #[tokio::test]
-async fn a_watch_that_ends_goes_on_from_where_it_was() {
+async fn a_watch_that_ends_before_its_time_is_followed_by_a_list() {
     let fake = Fake::start().await;
     pods(&fake, 3);
     let mut seen = Seen::synced(&fake).await;
     for round in 0..3 {
+        fake.end_watches();
+        let name = format!("late-{round}");
+        fake.put(PODS, pod(&name, "10.1.0.1"));
+        seen.until("after the end", |seen| seen.names("Pod").contains(&name))
+            .await;
+    }
+    assert!(fake.served(&format!("list {PODS}")) > 1);
+    assert_eq!(seen.count("Pod"), 6);
+}
+
+#[tokio::test]
+async fn a_watch_that_ends_at_its_time_goes_on_from_where_it_was() {
+    let fake = Fake::start().await;
+    pods(&fake, 3);
+    let mut seen = short_watches(&fake).await;
+    for round in 0..3 {
+        while fake.served(&format!("watch {PODS}")) <= round {
+            seen.quiet().await;
+        }
         fake.end_watches();
         let name = format!("late-{round}");
         fake.put(PODS, pod(&name, "10.1.0.1"));
@@ -77,7 +107,7 @@ async fn a_watch_that_ends_goes_on_from_where_it_was() {
 async fn forgotten_history_is_read_anew_and_what_vanished_is_told() {
     let fake = Fake::start().await;
     pods(&fake, 20);
-    let mut seen = Seen::synced(&fake).await;
+    let mut seen = short_watches(&fake).await;
     while fake.served(&format!("watch {PODS}")) == 0 {
         seen.quiet().await;
     }
@@ -177,7 +207,7 @@ async fn bookmarks_alone_keep_a_watch_current() {
     let fake = Fake::start().await;
     pods(&fake, 3);
     fake.put(SERVICES, service("cart"));
-    let mut seen = Seen::synced(&fake).await;
+    let mut seen = short_watches(&fake).await;
     // Much happens elsewhere, and its history is forgotten.
     for at in 0..50 {
         fake.put(SERVICES, service(&format!("s{at}")));
