@@ -12,7 +12,7 @@ use std::time::Duration;
 use ambit_netns::{NetNs, Netlink};
 use ambit_testkit::eventually_within;
 use ambit_testkit::net::write_sysctl;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::json;
 
@@ -189,23 +189,6 @@ impl Node {
     pub fn file(&self, path: &str) -> Result<PathBuf> {
         let root = format!("/proc/{}/root", self.space()?.init());
         Ok(Path::new(&root).join(path.trim_start_matches('/')))
-    }
-
-    /// The network namespace of the pod with this address.
-    ///
-    /// # Errors
-    /// If no namespace of the node has it.
-    pub async fn pod_ns(&self, ip: IpAddr) -> Result<NetNs> {
-        for entry in fs::read_dir(self.file("/run/netns")?)? {
-            // A pod that ends at this moment takes its namespace with it.
-            let Ok(ns) = NetNs::open(entry?.path()) else {
-                continue;
-            };
-            if Netlink::in_ns(&ns)?.addrs().await?.contains(&ip) {
-                return Ok(ns);
-            }
-        }
-        bail!("no pod of {} has {ip}", self.name())
     }
 
     fn running(&self) -> Result<&Running> {

@@ -11,6 +11,7 @@ use ambit_testkit::{client, eventually_within};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::inside::pods;
 use crate::world::{World, needs_a_box};
 
 /// A pod of the mesh that calls a service, without any help of the API server.
@@ -21,20 +22,16 @@ struct Caller {
 
 impl Caller {
     /// `batch`, in the mesh, calls `cart`.
-    async fn of(world: &mut World) -> Result<Self> {
-        let pods = "/api/v1/namespaces/legacy/pods?labelSelector=app%3Dbatch";
-        let pods = world.api.get(pods).await?;
-        let pod = &pods["items"][0];
-        let (ip, node) = (&pod["status"]["podIP"], &pod["spec"]["nodeName"]);
-        let ip: IpAddr = ip.as_str().context("no address")?.parse()?;
+    async fn of(world: &World) -> Result<Self> {
+        let batch = pods(&world.api, "legacy", "app=batch").await?;
+        let ns = batch.first().context("no such pod")?.ns()?;
         let service = world.api.object("v1", "Service", "shop", "cart").await?;
         let vip: IpAddr = service["spec"]["clusterIP"]
             .as_str()
             .context("no address")?
             .parse()?;
-        let node = world.own()?.node(node.as_str().context("no node")?)?;
         Ok(Self {
-            ns: node.pod_ns(ip).await?,
+            ns: ns.context("it doesn't run on this machine")?,
             service: SocketAddr::new(vip, 80),
         })
     }
@@ -60,7 +57,7 @@ impl Caller {
 }
 
 async fn meshed() -> (World, Caller) {
-    let mut world = World::meshed().await.unwrap();
+    let world = World::meshed().await.unwrap();
     for name in ["shop", "legacy"] {
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -69,23 +66,17 @@ async fn meshed() -> (World, Caller) {
             .label(&namespace, "istio.io/dataplane-mode", Some("ambient"));
         enrolled.await.unwrap();
     }
-    for path in [
-        "/api/v1/namespaces/shop/pods",
-        "/api/v1/namespaces/legacy/pods",
-    ] {
+    for namespace in ["shop", "legacy"] {
         eventually_within(MINUTE, "pods are in the mesh", async || {
-            let pods = world.api.get(path).await?;
-            let mut pods = pods["items"].as_array().into_iter().flatten();
-            let enrolled = |pod: &Value| {
-                pod["metadata"]["annotations"]["ambient.istio.io/redirection"] == "enabled"
-            };
-            ensure!(pods.all(enrolled), "not all of {path}");
+            for pod in pods(&world.api, namespace, "app").await? {
+                ensure!(pod.redirection() == Some("enabled"), "{} isn't", pod.name);
+            }
             Ok(())
         })
         .await
         .unwrap();
     }
-    let caller = Caller::of(&mut world).await.unwrap();
+    let caller = Caller::of(&world).await.unwrap();
     caller.until(true, "in the mesh").await;
     (world, caller)
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use ambit_e2e::kube::install;
 use ambit_testkit::eventually_within;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use serde_json::Value;
 
+use crate::inside::pods;
 use crate::world::World;
 
 #[tokio::test]
@@ -24,7 +25,8 @@ async fn the_shop_runs_on_two_nodes_and_answers_over_its_services() {
     assert!(ready.count() >= 2, "{nodes}");
 
     install::shop(api).await.unwrap();
-    let batch = a_pod(api, "legacy", "app=batch").await.unwrap();
+    let batch = pods(api, "legacy", "app=batch").await.unwrap();
+    let batch = &batch.first().unwrap().name;
     let call = format!("/api/v1/namespaces/legacy/pods/{batch}:8080/proxy/call");
     // By name, from another namespace, through a service to both pods of cart;
     // and services call services.
@@ -43,14 +45,6 @@ async fn the_shop_runs_on_two_nodes_and_answers_over_its_services() {
     })
     .await
     .unwrap();
-}
-
-async fn a_pod(api: &ambit_e2e::kube::Api, namespace: &str, label: &str) -> Result<String> {
-    let label = label.replace('=', "%3D");
-    let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={label}");
-    let pods = api.get(&path).await?;
-    let name = pods["items"][0]["metadata"]["name"].as_str();
-    Ok(name.context("no such pod")?.to_owned())
 }
 
 const HALF_A_MINUTE: Duration = Duration::from_secs(30);

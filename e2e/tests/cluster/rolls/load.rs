@@ -24,10 +24,8 @@ struct Row {
     fresh: Counts,
     kept: Counts,
     failures: Vec<String>,
-    /// Another row counts instead.
+    /// The next row counts instead.
     repeated: bool,
-    /// It counts instead of another.
-    again: bool,
 }
 
 impl Rolls {
@@ -103,7 +101,6 @@ impl Rolls {
             kept: after.kept.since(&before.kept),
             failures: failures.get(seen.len()..).unwrap_or_default().to_vec(),
             repeated: false,
-            again: false,
         };
         say(&format!("{}\n", row.text()));
         self.rows.push(row);
@@ -112,8 +109,7 @@ impl Rolls {
 
     /// Whether requests failed in the last row.
     pub(super) fn lost(&self) -> bool {
-        let last = self.rows.last();
-        last.is_some_and(|row| row.fresh.failed() + row.kept.failed() > 0)
+        self.rows.last().is_some_and(|row| row.failed() > 0)
     }
 
     /// The last row once more; it counts instead of that one, which stays in the table.
@@ -125,11 +121,7 @@ impl Rolls {
         if let Some(last) = self.rows.last_mut() {
             last.repeated = true;
         }
-        self.during(what, roll).await?;
-        if let Some(row) = self.rows.last_mut() {
-            row.again = true;
-        }
-        Ok(())
+        self.during(what, roll).await
     }
 
     /// The table, past the test harness, which keeps what tests say to itself.
@@ -144,14 +136,15 @@ impl Rolls {
     /// Fails with every failure of a kind that there may be none of; kept
     /// connections may end in the rolls that are named.
     pub(super) fn assert_none_failed(&self, cut: &[&str]) {
-        let failed = |row: &&Row| {
-            let kept = row.kept.failed() > 0 && !cut.contains(&row.what);
-            let known = row.again && row.fresh.failed() + row.kept.failed() <= KNOWN_LOSS;
-            !row.repeated && !known && (row.fresh.failed() > 0 || kept)
-        };
         let mut text = String::new();
-        for row in self.rows.iter().filter(failed) {
-            let _ = writeln!(text, "{}\n  {}", row.text(), row.failures.join("\n  "));
+        let mut again = false;
+        for row in &self.rows {
+            let kept = row.kept.failed() > 0 && !cut.contains(&row.what);
+            let known = row.repeated || (again && row.failed() <= KNOWN_LOSS);
+            if !known && (row.fresh.failed() > 0 || kept) {
+                let _ = writeln!(text, "{}\n  {}", row.text(), row.failures.join("\n  "));
+            }
+            again = row.repeated;
         }
         assert!(text.is_empty(), "requests failed:\n{text}");
     }
@@ -162,6 +155,10 @@ impl Rolls {
 const KNOWN_LOSS: u64 = 5;
 
 impl Row {
+    fn failed(&self) -> u64 {
+        self.fresh.failed() + self.kept.failed()
+    }
+
     fn text(&self) -> String {
         let (fresh, kept) = (counts(&self.fresh), counts(&self.kept));
         format!("| {} | {fresh} | {kept} |", self.what)
