@@ -8,34 +8,24 @@ use std::time::Duration;
 
 use ambit_hbone::{HboneConfig, InboundStream, serve_tls};
 use ambit_net::Listener;
-use ambit_runtime::{Backoff, DrainMode, seldom};
+use ambit_runtime::{Backoff, seldom};
 use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
 use crate::node::Worker;
 use crate::tunnel;
 
-/// How long connections are still taken after a drain has started: node proxies
-/// hear a moment later than this process that another replica is to be used, and
-/// what they refuse until then would be a failed request.
-pub(crate) fn last_call(deadline: Duration) -> Duration {
-    LAST_CALL.min(deadline / 2)
-}
-
-/// Takes connections until the [`last_call`] of a drain is over; then the
-/// listener is closed, so that new connections go to another replica.
+/// Takes connections until the last call of a drain is over; then the listener
+/// is closed, so that new connections go to another replica, and those that are
+/// there get their GOAWAY (`waypoint-contract` 9, row 34).
 pub(crate) async fn run(worker: Arc<Worker>, listener: Listener) {
     let mut backoff = Backoff::new(SHORT_OF_RESOURCES_FIRST, SHORT_OF_RESOURCES_MAX);
-    let drain = worker.drain.clone();
-    let mut closing = std::pin::pin!(async {
-        if let DrainMode::Graceful { deadline } = drain.started().await {
-            tokio::time::sleep(last_call(deadline)).await;
-        }
-    });
+    let closing = worker.closing.clone();
+    let mut closing = std::pin::pin!(closing.started());
     loop {
         let accepted = tokio::select! {
             biased;
-            () = &mut closing => break,
+            _ = &mut closing => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -106,27 +96,24 @@ async fn serve(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr) {
             return;
         }
     };
-    let drain = worker.drain.clone();
-    let draining = std::pin::pin!(drain.started());
-    let mut draining = seldom(draining);
-    let mut drained = false;
-    // Who comes after the drain has started is told to go when served once.
-    let mut served = drain.mode().is_none();
+    // Told to go any earlier, a peer that hasn't heard of another replica would
+    // come back to us, and be refused by the connection that tells it to go.
+    let closing = worker.closing.clone();
+    let closing = std::pin::pin!(closing.started());
+    let mut closing = seldom(closing);
+    let mut closed = false;
     loop {
         let next = tokio::select! {
             biased;
-            _ = &mut draining, if !drained && served => {
+            _ = &mut closing, if !closed => {
                 connection.drain();
-                drained = true;
+                closed = true;
                 continue;
             }
             next = connection.next() => next,
         };
         match next {
-            Some(Ok(stream)) => {
-                served = true;
-                begin(&worker, stream, peer);
-            }
+            Some(Ok(stream)) => begin(&worker, stream, peer),
             Some(Err(error)) => {
                 debug!(%peer, reason = ?error.reason(), %error, "request refused");
             }
@@ -158,7 +145,5 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// See [`last_call`].
-const LAST_CALL: Duration = Duration::from_secs(6);
 const SHORT_OF_RESOURCES_FIRST: Duration = Duration::from_millis(10);
 const SHORT_OF_RESOURCES_MAX: Duration = Duration::from_secs(1);

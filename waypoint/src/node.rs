@@ -46,7 +46,10 @@ pub(crate) struct Worker {
     pub(crate) scope: Scope,
     /// What may end with the process: mirrors, pooled connections.
     pub(crate) background: Scope,
+    /// Requests are asked to end.
     pub(crate) drain: DrainWatch,
+    /// Later in a drain: nothing new is taken.
+    pub(crate) closing: DrainWatch,
 }
 
 impl Node {

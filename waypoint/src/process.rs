@@ -96,7 +96,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("install signal handlers")?;
     let scope = Scope::new("control");
-    let (trigger, drain_watch) = drain();
+    let ((trigger, drain_watch), (last_call, closing)) = (drain(), drain());
     let readiness = Readiness::new();
     let configured = readiness.register("configuration");
     let listening = readiness.register("listener");
@@ -126,8 +126,9 @@ async fn serve(
         background: Scope::new("background"),
         control: scope,
         trigger,
+        last_call,
     };
-    listen(&node, threads, &served, &drain_watch)?;
+    listen(&node, threads, &served, (&drain_watch, &closing))?;
     listening.ready();
     info!("started");
     wait_for_end(&mut signals, asked_to_quit).await;
@@ -177,7 +178,7 @@ fn listen(
     node: &Arc<Node>,
     threads: &DataThreads,
     served: &Served,
-    drain: &DrainWatch,
+    drain: (&DrainWatch, &DrainWatch),
 ) -> anyhow::Result<()> {
     let sockets = PodSockets {
         transparent: Transparent::Never,
@@ -206,12 +207,12 @@ fn start(
     listener: BoundListener,
     sockets: &PodSockets,
     served: &Served,
-    drain: &DrainWatch,
+    (drain, closing): (&DrainWatch, &DrainWatch),
 ) {
     let (node, sockets) = (Arc::clone(node), sockets.clone());
     let gate = HandshakeGate::new(node.settings.limits.half_open);
     let (connections, background) = (served.connections.clone(), served.background.clone());
-    let drain = drain.clone();
+    let (drain, closing) = (drain.clone(), closing.clone());
     let scope = served.background.clone();
     scope.spawn_on(runtime, "listener", async move {
         let listener = match listener.register() {
@@ -251,6 +252,7 @@ fn start(
             scope: connections,
             background,
             drain,
+            closing,
         };
         accept::run(Arc::new(worker), listener).await;
     });
@@ -269,19 +271,25 @@ struct Served {
     background: Scope,
     control: Scope,
     trigger: DrainTrigger,
+    /// Starts when the last call is over.
+    last_call: DrainTrigger,
 }
 
 impl Served {
-    /// Takes connections a little longer, lets open requests end, then cuts
-    /// them. A second signal cuts them now.
+    /// Takes connections a little longer: node proxies hear a moment later than
+    /// we that another replica is to be used, and what is refused until then
+    /// would be a failed request. Then lets open requests end, then cuts them.
+    /// A second signal cuts them now.
     async fn drain(self, deadline: Duration, signals: &mut Signals) {
         let open = self.connections.active();
         info!(open, ?deadline, "draining");
         self.trigger.start(DrainMode::Graceful { deadline });
-        let late = accept::last_call(deadline);
+        let late = LAST_CALL.min(deadline / 2);
+        let left = deadline.saturating_sub(late);
         let quiet = async {
             tokio::time::sleep(late).await;
-            self.connections.finish(deadline.saturating_sub(late)).await
+            self.last_call.start(DrainMode::Graceful { deadline: left });
+            self.connections.finish(left).await
         };
         let cut = tokio::select! {
             cut = quiet => cut,
@@ -307,6 +315,9 @@ usage: waypoint [proxy | version | help]
   version  print the version
   help     print this text
 ";
+/// How long connections and tunnels are still taken in a drain, where that is
+/// no more than half of it.
+const LAST_CALL: Duration = Duration::from_secs(6);
 /// Cancelled tasks only have to be dropped.
 const CLEAN_UP: Duration = Duration::from_secs(1);
 

@@ -23,7 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use support::app::{Answering, Handler};
 use support::resources as res;
-use support::{Answer, World};
+use support::{Answer, CLIENT, Client, World};
 
 fn status(code: u16) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from("from the app"));
@@ -450,6 +450,32 @@ async fn a_drain_lets_requests_end_and_says_goodbye() -> Result<()> {
     assert_eq!(answer.header("connection"), Some("close"));
     world.waypoint.ended().await?;
     Ok(())
+}
+
+/// Node proxies that haven't heard of another replica yet come in a crowd.
+#[tokio::test]
+async fn whoever_comes_late_in_a_drain_is_served() -> Result<()> {
+    let mut world = World::start_with(&[("CONNECTION_TERMINATION_DEADLINE", "12s")]).await?;
+    let cart = world.service("cart", pb::Protocol::Http).await?;
+    world.settled(cart.vip, "/", 200).await?;
+    // Its connection carries what comes late as well as new ones do.
+    let kept = &world.client;
+    let fresh = Client::new(&world.authority, CLIENT, world.waypoint.ip, &world.scope)?;
+    world.waypoint.signal("TERM");
+    eventually("the drain", async || {
+        ensure!(world.waypoint.log().contains("draining"), "not yet");
+        Ok(())
+    })
+    .await?;
+    for client in [kept, &fresh] {
+        let all = (0..24).map(|_| client.get(cart.vip, "/"));
+        for answer in futures::future::join_all(all).await {
+            let answer = answer?;
+            assert_eq!(answer.status(), 200);
+            assert_eq!(answer.header("connection"), Some("close"));
+        }
+    }
+    world.waypoint.ended().await
 }
 
 #[tokio::test]

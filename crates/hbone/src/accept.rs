@@ -26,7 +26,6 @@ use crate::tunnel::Tunnel;
 pub struct ServerConnection {
     driver: ServerDriver<UnbufferedServerConnection>,
     peer: Arc<SpiffeId>,
-    draining: bool,
     over: bool,
     failure: Option<ConnectionError>,
 }
@@ -76,7 +75,6 @@ async fn handshake(
     Ok(ServerConnection {
         driver,
         peer: Arc::new(peer),
-        draining: false,
         over: false,
         failure: None,
     })
@@ -116,13 +114,12 @@ impl ServerConnection {
         self.failure.as_ref()
     }
 
-    /// Says GOAWAY. Open tunnels go on; a request that arrives late is refused
-    /// as untouched, so that the client tries it elsewhere; `next` gives `None`
-    /// when the last tunnel has ended. Dropping the connection cuts them.
+    /// Says GOAWAY. Open tunnels go on, and a request that the client sent
+    /// before it can have heard is taken (RFC 9113 6.8: not every client tries
+    /// again what is refused); `next` gives `None` when the last tunnel has
+    /// ended. Dropping the connection cuts them.
     pub fn drain(&mut self) {
-        if !std::mem::replace(&mut self.draining, true) {
-            self.driver.go_away();
-        }
+        self.driver.go_away();
     }
 
     fn receive(
@@ -130,10 +127,6 @@ impl ServerConnection {
         head: &Request<()>,
         responder: Responder,
     ) -> Result<InboundStream, RequestError> {
-        if self.draining {
-            responder.refuse();
-            return Err(RequestError::Draining);
-        }
         if head.method() != Method::CONNECT {
             let method = head.method().clone();
             reject(responder, StatusCode::BAD_REQUEST);

@@ -234,11 +234,6 @@ impl Responder {
         // A client that is gone doesn't miss the answer.
         let _ = self.respond.send_response(response, true);
     }
-
-    /// Says that nothing was done about the request.
-    pub(crate) fn refuse(mut self) {
-        self.respond.send_reset(Reason::REFUSED_STREAM);
-    }
 }
 
 /// An open stream: two directions that end independently.

@@ -183,9 +183,6 @@ pub enum RequestError {
         /// What it was.
         authority: String,
     },
-    /// It came after we said that we go away.
-    #[error("refused while draining")]
-    Draining,
 }
 
 impl RequestError {
@@ -193,7 +190,6 @@ impl RequestError {
     pub fn reason(&self) -> FlowReason {
         match self {
             Self::Method { .. } | Self::Authority { .. } => FlowReason::BadRequest,
-            Self::Draining => FlowReason::Drained,
         }
     }
 }

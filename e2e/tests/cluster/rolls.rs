@@ -106,24 +106,10 @@ async fn all(world: &World, rolls: &mut Rolls) -> Result<()> {
     rolls
         .during("the backend rolls behind the waypoint", backend())
         .await?;
-    let waypoint = || {
-        roll(
-            api,
-            "Deployment",
-            BACKEND,
-            "waypoint",
-            "gateway.networking.k8s.io/gateway-name=waypoint",
-        )
-    };
     let before = rolls.tally().await?;
-    rolls.during("the waypoint rolls", waypoint()).await?;
-    // A fault that is known and not mended (docs/rolls.md): the table has it,
-    // and the next roll counts.
-    if rolls.lost() {
-        rolls
-            .once_more("the waypoint rolls once more", waypoint())
-            .await?;
-    }
+    let selector = "gateway.networking.k8s.io/gateway-name=waypoint";
+    let waypoint = roll(api, "Deployment", BACKEND, "waypoint", selector);
+    rolls.during("the waypoint rolls", waypoint).await?;
     let after = rolls.tally().await?;
     ensure!(
         after.kept.connections >= before.kept.connections + 8,

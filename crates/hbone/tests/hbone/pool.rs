@@ -117,7 +117,6 @@ async fn a_draining_server_keeps_its_tunnels_and_gets_no_new_ones() {
     let mesh = Mesh::new().await;
     let (mut old, _) = app(&mesh.scope, mesh.open("echo:1").await.unwrap()).await;
     mesh.server.drain();
-    // Until the GOAWAY arrives, requests are refused and tried again.
     until("goaway", || {
         mesh.server.seen.open.load(Ordering::SeqCst) == 1
     })
@@ -136,6 +135,25 @@ async fn a_draining_server_keeps_its_tunnels_and_gets_no_new_ones() {
         open.load(Ordering::SeqCst) == 1
     })
     .await;
+}
+
+#[tokio::test]
+async fn requests_that_cross_a_goaway_are_served() {
+    let mesh = Mesh::new().await;
+    let _held = mesh.open("echo:1").await.unwrap();
+    mesh.server.drain();
+    let crossed = open_all(&mesh, 32).await;
+    assert_eq!(crossed.len(), 32);
+    assert!(mesh.server.connections() <= 2, "nobody had to look twice");
+    assert!(mesh.server.seen.bad_requests.lock().is_empty());
+    for tunnel in crossed {
+        let (mut io, _) = app(&mesh.scope, tunnel).await;
+        io.write_all(b"hello").await.unwrap();
+        io.shutdown().await.unwrap();
+        let mut back = Vec::new();
+        within(io.read_to_end(&mut back)).await.unwrap();
+        assert_eq!(back, b"hello");
+    }
 }
 
 #[tokio::test]

@@ -24,8 +24,6 @@ struct Row {
     fresh: Counts,
     kept: Counts,
     failures: Vec<String>,
-    /// The next row counts instead.
-    repeated: bool,
 }
 
 impl Rolls {
@@ -100,28 +98,10 @@ impl Rolls {
             fresh: after.fresh.since(&before.fresh),
             kept: after.kept.since(&before.kept),
             failures: failures.get(seen.len()..).unwrap_or_default().to_vec(),
-            repeated: false,
         };
         say(&format!("{}\n", row.text()));
         self.rows.push(row);
         rolled
-    }
-
-    /// Whether requests failed in the last row.
-    pub(super) fn lost(&self) -> bool {
-        self.rows.last().is_some_and(|row| row.failed() > 0)
-    }
-
-    /// The last row once more; it counts instead of that one, which stays in the table.
-    pub(super) async fn once_more(
-        &mut self,
-        what: &'static str,
-        roll: impl Future<Output = Result<()>>,
-    ) -> Result<()> {
-        if let Some(last) = self.rows.last_mut() {
-            last.repeated = true;
-        }
-        self.during(what, roll).await
     }
 
     /// The table, past the test harness, which keeps what tests say to itself.
@@ -137,28 +117,17 @@ impl Rolls {
     /// connections may end in the rolls that are named.
     pub(super) fn assert_none_failed(&self, cut: &[&str]) {
         let mut text = String::new();
-        let mut again = false;
         for row in &self.rows {
             let kept = row.kept.failed() > 0 && !cut.contains(&row.what);
-            let known = row.repeated || (again && row.failed() <= KNOWN_LOSS);
-            if !known && (row.fresh.failed() > 0 || kept) {
+            if row.fresh.failed() > 0 || kept {
                 let _ = writeln!(text, "{}\n  {}", row.text(), row.failures.join("\n  "));
             }
-            again = row.repeated;
         }
         assert!(text.is_empty(), "requests failed:\n{text}");
     }
 }
 
-/// Requests that a roll may lose which lost some before: a fault that is known
-/// and not mended (docs/rolls.md). To be 0.
-const KNOWN_LOSS: u64 = 5;
-
 impl Row {
-    fn failed(&self) -> u64 {
-        self.fresh.failed() + self.kept.failed()
-    }
-
     fn text(&self) -> String {
         let (fresh, kept) = (counts(&self.fresh), counts(&self.kept));
         format!("| {} | {fresh} | {kept} |", self.what)
