@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use ambit_proto::waypoint as pb;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use http::Request;
 use http_body_util::Full;
 
@@ -155,6 +155,70 @@ async fn routes_match_and_local_answers_follow_the_table() -> Result<()> {
     let answer = world.client.http2(cart.vip).await?.send(request).await?;
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.header("grpc-status"), Some("12"));
+    Ok(())
+}
+
+/// Endpoints by address and by name, as a ServiceEntry has both; and labels that change.
+#[tokio::test]
+async fn a_subset_takes_endpoints_by_their_labels_named_ones_too() -> Result<()> {
+    let world = World::start().await?;
+    let mut endpoints = Vec::new();
+    for (at, name) in ["one", "two", "other"].into_iter().enumerate() {
+        let ip = world.address();
+        app::echo(&world.scope, ip, name).await?;
+        let mut endpoint = res::endpoint(name, ip, None);
+        if at == 1 {
+            endpoint.addresses.clear();
+            endpoint.hostname = ip.to_string();
+        }
+        endpoints.push(endpoint);
+    }
+    let label = |version: &str| {
+        vec![pb::Label {
+            key: "version".to_owned(),
+            value: version.to_owned(),
+        }]
+    };
+    let (vip, protocol) = (world.address(), pb::Protocol::Http);
+    let mut backend = res::backend_message("cart", &[(80, protocol)]);
+    backend.resolution = pb::Resolution::Dns.into();
+    backend.subsets = ["v1", "v2"]
+        .map(|name| pb::Subset {
+            name: name.to_owned(),
+            labels: label(name),
+            ..pb::Subset::default()
+        })
+        .into();
+    let rule = |path: &str, subset: &str| pb::Rule {
+        matches: vec![res::at_path(path)],
+        backends: vec![pb::BackendRef {
+            subset: subset.to_owned(),
+            ..res::to("cart", 1)
+        }],
+        ..pb::Rule::default()
+    };
+    let rules = vec![rule("/v1", "v1"), rule("/v2", "v2")];
+    let route = res::route("cart", rules);
+    world
+        .control
+        .publish(res::ROUTE, &[("HTTPRoute/shop/cart", route)]);
+    let to = std::net::SocketAddr::new(vip, 80);
+    for (first, second) in [("v1", "v2"), ("v2", "v1")] {
+        endpoints[0].labels = label(first);
+        endpoints[1].labels = label(second);
+        world.publish_with("cart", vip, &backend, protocol, &endpoints);
+        for (path, wanted) in [(format!("/{first}"), "one"), (format!("/{second}"), "two")] {
+            ambit_testkit::eventually(&format!("{path} is {wanted}"), async || {
+                for _ in 0..10 {
+                    let answer = world.client.get(to, &path).await?;
+                    ensure!(answer.status() == 200, "{answer:?}");
+                    ensure!(answer.echo()["app"] == wanted, "{answer:?}");
+                }
+                Ok(())
+            })
+            .await?;
+        }
+    }
     Ok(())
 }
 

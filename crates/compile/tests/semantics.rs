@@ -18,14 +18,14 @@ use std::sync::Arc;
 use ambit_compile::{AddressResource, Compiler, Delta, Settings, Snapshot, Status};
 use ambit_kube::{Change, Kind, ObjectKey, Redirection, Severity, read_manifest};
 use ambit_policy::{AllowedBy, Attrs, DeniedBy, Verdict, evaluate};
-use ambit_proto::{security, workload};
+use ambit_proto::{security, waypoint, workload};
 use ambit_state::{StateConfig, StateReader};
 use ambit_types::SpiffeId;
 use prost::Message;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use show::{show_rule, show_service, show_workload};
+use show::{show_endpoint, show_rule, show_service, show_workload};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,6 +67,9 @@ struct Case {
     /// `namespace/name`: scope, action and number of rules.
     #[serde(default)]
     policies: BTreeMap<String, Value>,
+    /// What waypoints are told of a service's endpoints, by uid.
+    #[serde(default)]
+    endpoints: BTreeMap<String, Value>,
     /// What waypoints are told, `Type name`, with the audience.
     #[serde(default)]
     configuration: BTreeMap<String, String>,
@@ -147,6 +150,7 @@ struct World {
     addresses: BTreeMap<String, workload::Address>,
     policies: BTreeMap<String, security::Authorization>,
     configuration: BTreeMap<String, String>,
+    endpoints: BTreeMap<String, Value>,
     reader: StateReader,
     delta: Delta,
 }
@@ -187,6 +191,7 @@ impl World {
                 })
                 .collect(),
             configuration: configuration(&snapshot),
+            endpoints: endpoints(&snapshot),
             compiler,
             reader,
             delta,
@@ -286,7 +291,7 @@ impl World {
 }
 
 fn configuration(snapshot: &Snapshot) -> BTreeMap<String, String> {
-    let types = snapshot.waypoint.iter().zip(ambit_proto::waypoint::TYPES);
+    let types = snapshot.waypoint.iter().zip(waypoint::TYPES);
     let all = types.flat_map(|(resources, of)| {
         let kind = of.rsplit('.').next().unwrap();
         let named = resources.iter().map(move |resource| {
@@ -294,6 +299,20 @@ fn configuration(snapshot: &Snapshot) -> BTreeMap<String, String> {
             (name, resource.audience.join(","))
         });
         named.collect::<Vec<_>>()
+    });
+    all.collect()
+}
+
+fn endpoints(snapshot: &Snapshot) -> BTreeMap<String, Value> {
+    let mut types = waypoint::TYPES.iter();
+    let at = types
+        .position(|of| *of == waypoint::ENDPOINTS_TYPE)
+        .unwrap();
+    let all = snapshot.waypoint[at].iter().map(|resource| {
+        let message = waypoint::Endpoints::decode(resource.body.clone()).unwrap();
+        let of = message.endpoints.iter();
+        let of = of.map(|endpoint| (endpoint.uid.clone(), show_endpoint(endpoint)));
+        (resource.name.to_string(), Value::Object(of.collect()))
     });
     all.collect()
 }
@@ -399,6 +418,9 @@ fn check(case: &Case, parts: &BTreeMap<String, String>) -> Vec<String> {
     }
     for (name, want) in &case.services {
         compare(name, want, world.service(name));
+    }
+    for (name, want) in &case.endpoints {
+        compare(name, want, world.endpoints.get(name).cloned());
     }
     for (name, want) in &case.policies {
         compare(name, want, world.policy(name));

@@ -107,57 +107,10 @@ fn failover(setting: &LocalityBalancing, local: &Local, endpoint: &Endpoint) -> 
 
 /// `key` is the same at both ends; `key=value` is the endpoint's.
 fn label_agrees(key: &str, local: &Local, endpoint: &Endpoint) -> bool {
-    if let Some((key, value)) = key.split_once('=') {
-        return well_known(
-            key,
-            &endpoint.locality,
-            &endpoint.node,
-            &endpoint.network,
-            &endpoint.cluster_id,
-        )
-        .or_else(|| endpoint.label(key))
-            == Some(value);
+    match key.split_once('=') {
+        Some((key, value)) => endpoint.label(key) == Some(value),
+        None => local.label(key).unwrap_or_default() == endpoint.label(key).unwrap_or_default(),
     }
-    let here = well_known(
-        key,
-        &local.locality,
-        &local.node,
-        &local.network,
-        &local.cluster_id,
-    )
-    .or_else(|| {
-        local
-            .labels
-            .iter()
-            .find_map(|(name, value)| (**name == *key).then_some(&**value))
-    });
-    let there = well_known(
-        key,
-        &endpoint.locality,
-        &endpoint.node,
-        &endpoint.network,
-        &endpoint.cluster_id,
-    )
-    .or_else(|| endpoint.label(key));
-    here.unwrap_or_default() == there.unwrap_or_default()
-}
-
-fn well_known<'a>(
-    key: &str,
-    locality: &'a Locality,
-    node: &'a str,
-    network: &'a str,
-    cluster: &'a str,
-) -> Option<&'a str> {
-    Some(match key {
-        "topology.kubernetes.io/region" => &locality.region,
-        "topology.kubernetes.io/zone" => &locality.zone,
-        "topology.istio.io/subzone" => &locality.subzone,
-        "kubernetes.io/hostname" => node,
-        "topology.istio.io/network" => network,
-        "topology.istio.io/cluster" => cluster,
-        _ => return None,
-    })
 }
 
 fn most_specific(to: &[(Box<str>, u32)], locality: &Locality) -> Option<usize> {

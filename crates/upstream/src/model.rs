@@ -81,12 +81,12 @@ impl Endpoint {
             .find_map(|(service, target)| (*service == service_port).then_some(*target))
     }
 
-    /// A label's value.
+    /// A label's value. Those of the topology say where it runs, whatever is
+    /// written (`topology.kubernetes.io/zone`, `topology.istio.io/cluster`, ...).
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.labels
-            .iter()
-            .find_map(|(name, value)| (**name == *key).then_some(&**value))
+        let place = (&*self.node, &*self.network, &*self.cluster_id);
+        label(key, &self.locality, place, &self.labels)
     }
 }
 
@@ -103,6 +103,36 @@ pub struct Local {
     pub cluster_id: Arc<str>,
     /// Of its pod.
     pub labels: Vec<(Box<str>, Box<str>)>,
+}
+
+impl Local {
+    /// As [`Endpoint::label`].
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
+        let place = (&*self.node, &*self.network, &*self.cluster_id);
+        label(key, &self.locality, place, &self.labels)
+    }
+}
+
+fn label<'a>(
+    key: &str,
+    locality: &'a Locality,
+    (node, network, cluster): (&'a str, &'a str, &'a str),
+    labels: &'a [(Box<str>, Box<str>)],
+) -> Option<&'a str> {
+    let place = match key {
+        "topology.kubernetes.io/region" => &*locality.region,
+        "topology.kubernetes.io/zone" => &*locality.zone,
+        "topology.istio.io/subzone" => &*locality.subzone,
+        "kubernetes.io/hostname" => node,
+        "topology.istio.io/network" => network,
+        "topology.istio.io/cluster" => cluster,
+        _ => "",
+    };
+    if !place.is_empty() {
+        return Some(place);
+    }
+    let mut labels = labels.iter();
+    labels.find_map(|(name, value)| (**name == *key).then_some(&**value))
 }
 
 /// How a service is called (resource `Backend`).

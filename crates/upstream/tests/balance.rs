@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use ambit_proto::waypoint as pb;
 use ambit_upstream::{Backend, Outcome, PickContext, PickError};
-use support::{Bed, algorithm, assert_share, backend, decoded, eject, endpoint, hosts, weighted};
+use support::{
+    Bed, algorithm, assert_share, at, backend, decoded, eject, endpoint, hosts, weighted,
+};
 
 // 5.6
 #[test]
@@ -391,6 +393,35 @@ fn a_subset_goes_by_all_labels() {
             .settings(81, "v2")
             .is_none()
     );
+}
+
+// 3.4: what says where an endpoint runs is a label too.
+#[test]
+fn a_subset_may_go_by_where_endpoints_run() {
+    let mut backend = backend(pb::TrafficPolicy::default());
+    let subset = |key: &str, value: &str| pb::Subset {
+        name: value.into(),
+        labels: vec![pb::Label {
+            key: key.into(),
+            value: value.into(),
+        }],
+        ..Default::default()
+    };
+    backend.subsets = vec![
+        subset("topology.istio.io/cluster", "east"),
+        subset("topology.kubernetes.io/zone", "z2"),
+    ];
+    let mut east = at("one", "r/z1");
+    east.cluster_id = "east".into();
+    // Its pod has the label of another cluster, where it doesn't run.
+    let mut west = at("two", "r/z2");
+    west.cluster_id = "west".into();
+    west.labels = backend.subsets[0].labels.clone();
+    for (name, wanted) in [("east", "one"), ("z2", "two")] {
+        let mut bed = Bed::of(&backend, name, &[east.clone(), west.clone()]);
+        let shares = bed.shares(50, 0);
+        assert_eq!(shares.keys().collect::<Vec<_>>(), [wanted], "{name}");
+    }
 }
 
 // proto Backend: S.ports[P], S.policy, ports[P], policy

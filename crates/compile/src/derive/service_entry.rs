@@ -105,8 +105,9 @@ fn bind(
     message: Workload,
     resources: &mut Vec<(usize, WaypointResource)>,
 ) -> (Workload, Vec<Diagnostic>) {
-    let labels = Labels::of(&spec.labels);
-    let own = waypoint::of_workload(view, &about.key.namespace, &labels, &spec.service_account);
+    let (none, entry) = (Labels::default(), &about.object.object);
+    let labels = entry.endpoint_labels(&spec.address).unwrap_or(&none);
+    let own = waypoint::of_workload(view, &about.key.namespace, labels, &spec.service_account);
     let mut told = waypoint::workload_status(about, &own).1;
     for one in &mut told {
         one.field = Some(format!("spec.endpoints[{at}].labels.{USE_WAYPOINT}"));
@@ -116,7 +117,7 @@ fn bind(
         ..message
     };
     let extra = Extra {
-        labels: Some(&labels),
+        labels: Some(labels),
         draining: false,
     };
     resources.extend(waypoint::workload(

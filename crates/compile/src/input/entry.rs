@@ -1,5 +1,6 @@
 //! What is kept of a ServiceEntry and of a WorkloadEntry (`control-plane-contract` 3.4).
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -63,7 +64,10 @@ pub(crate) struct ServiceEntry {
     pub(crate) allocated: Box<[(Vip, Box<str>)]>,
     pub(crate) ports: Box<[EntryPort]>,
     pub(crate) resolution: Resolution,
+    /// Without their labels, which are in `endpoint_labels`.
     pub(crate) endpoints: Box<[WorkloadEntrySpec]>,
+    /// By address; of endpoints that share one the first holds.
+    endpoint_labels: BTreeMap<Box<str>, Labels>,
     /// Present: its members are pods and workload entries, and `endpoints` are none.
     pub(crate) selector: Option<Labels>,
     pub(crate) subject_alt_names: Box<[String]>,
@@ -107,6 +111,14 @@ impl ServiceEntry {
                 hosts.push(host.as_str().into());
             }
         }
+        let mut endpoints = spec.endpoints.clone();
+        let mut endpoint_labels = BTreeMap::new();
+        for endpoint in &mut endpoints {
+            let labels = Labels::of(&std::mem::take(&mut endpoint.labels));
+            let address = endpoint.address.as_str().into();
+            endpoint_labels.entry(address).or_insert(labels);
+        }
+        endpoint_labels.retain(|_, labels| !labels.is_empty());
         let allocated = object.status.iter().flat_map(|status| &status.addresses);
         Self {
             hosts: hosts.into(),
@@ -119,7 +131,8 @@ impl ServiceEntry {
                 .collect(),
             ports: spec.ports.iter().filter_map(EntryPort::new).collect(),
             resolution: spec.resolution,
-            endpoints: spec.endpoints.as_slice().into(),
+            endpoints: endpoints.into(),
+            endpoint_labels,
             selector: spec
                 .workload_selector
                 .as_ref()
@@ -131,6 +144,11 @@ impl ServiceEntry {
             captured: is_captured(meta),
             hints: hints(meta),
         }
+    }
+
+    /// The labels of the endpoint that is written with this address.
+    pub(crate) fn endpoint_labels(&self, address: &str) -> Option<&Labels> {
+        self.endpoint_labels.get(address)
     }
 
     /// Whether its hosts are resolved by DNS when it has no endpoints.

@@ -59,7 +59,7 @@ pub(crate) fn endpoints(view: &View<'_>, outputs: &Outputs, service: &Arc<str>) 
     let members = outputs.members(service);
     let endpoints = members.filter_map(|(resource, unit)| {
         let message = decoded(resource)?;
-        let extra = extra(view, unit);
+        let extra = extra(view, unit, &resource.name);
         Some(endpoint(view, &message, Some(service), &extra))
     });
     let (namespace, hostname) = service.split_once('/').unwrap_or_default();
@@ -92,7 +92,7 @@ pub(crate) struct Extra<'a> {
     pub(crate) draining: bool,
 }
 
-fn extra<'a>(view: &View<'a>, unit: &Unit) -> Extra<'a> {
+fn extra<'a>(view: &View<'a>, unit: &Unit, uid: &str) -> Extra<'a> {
     let Unit::Object(key) = unit else {
         return Extra::default();
     };
@@ -112,6 +112,14 @@ fn extra<'a>(view: &View<'a>, unit: &Unit) -> Extra<'a> {
                 .workloads
                 .get(&key.name)
                 .map(|entry| &entry.object.labels),
+            draining: false,
+        },
+        // Its uid ends with the endpoint's address.
+        Kind::ServiceEntry => Extra {
+            labels: space.entries.get(&key.name).and_then(|entry| {
+                let address = uid.rsplit('/').next().unwrap_or_default();
+                entry.object.endpoint_labels(address)
+            }),
             draining: false,
         },
         _ => Extra::default(),

@@ -6,7 +6,7 @@ pub(crate) use rules::show_rule;
 
 use std::net::IpAddr;
 
-use ambit_proto::workload;
+use ambit_proto::{waypoint, workload};
 use serde_json::{Value, json};
 
 pub(crate) fn show_workload(w: &workload::Workload) -> Value {
@@ -92,6 +92,17 @@ pub(crate) fn show_service(s: &workload::Service) -> Value {
             format!("{} {}", to.as_str().unwrap_or_default(), weighted.weight)
         }).collect::<Vec<_>>(),
         "ingress": s.ingress_use_waypoint,
+    })
+}
+
+pub(crate) fn show_endpoint(e: &waypoint::Endpoint) -> Value {
+    let labels = e.labels.iter();
+    let labels = labels.map(|label| format!("{}={}", label.key, label.value));
+    json!({
+        "addresses": e.addresses.iter().map(|ip| show_ip(ip)).collect::<Vec<_>>(),
+        "hostname": e.hostname,
+        "hbone": e.hbone,
+        "labels": labels.collect::<Vec<_>>().join(","),
     })
 }
 
