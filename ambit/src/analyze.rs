@@ -1,21 +1,25 @@
-//! `ambit analyze`: what the reader and the compiler say about manifests, without a mesh.
+//! `ambit analyze`: what the reader and the compiler say about a cluster's objects, about manifests, or about a
+//! cluster as it would be with them.
 //!
-//! Two things differ from istioctl on purpose: every form of output exits by what was found, and a document that
-//! can't be parsed wins over findings in the others.
+//! Without a path the cluster is analysed, with paths these files alone, and with `-k` besides them both; upstream
+//! reads the cluster unless it is told not to. Two things differ from istioctl on purpose: every form of output exits
+//! by what was found, and a document that can't be parsed wins over findings in the others.
 
+mod cluster;
+mod input;
 mod report;
 
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
 
 use ambit_compile::{Compiler, Settings};
 use ambit_kube::{Change, Code, Problem, Severity};
 use ambit_runtime::Env;
-use ambit_source::Manifests;
 
 use crate::args::{AnalyzeArguments, Format};
 use crate::exit::{Exit, Failure};
 use crate::streams::Streams;
+use cluster::Cluster;
+use input::Input;
 use report::{Finding, Paint};
 
 /// Reads, compiles, shows, and says by its exit what was found.
@@ -27,73 +31,101 @@ pub(crate) fn run(
     if arguments.recursive.is_some() {
         streams.note("-R has no effect: directories are always read with everything below them");
     }
-    if arguments.use_kube == Some(true) {
-        return Err(Failure::Usage(
-            "a cluster can't be read yet: name files or directories",
-        ));
+    let paths = arguments.all_paths();
+    let mut cluster = match arguments.use_kube.unwrap_or(paths.is_empty()) {
+        true => Some(Cluster::connect(arguments)?),
+        false if paths.is_empty() => {
+            return Err(Failure::Usage(
+                "name files or directories, or leave out --use-kube=false",
+            ));
+        }
+        false => None,
+    };
+    let files = Input::of(input::files(&paths, streams)?);
+    let live = cluster.as_mut().map(Cluster::read).transpose()?;
+    let live = Input::of(live.unwrap_or_default());
+    let meant = cluster.as_ref().map(|cluster| cluster.namespace.clone());
+    let scope = Scope {
+        namespace: arguments.namespace.as_deref(),
+        live: meant.as_deref(),
+        all: arguments.all_namespaces,
+    };
+    if let (Some(name), false, true) = (scope.live, scope.all, paths.is_empty())
+        && !cluster::has_namespace(&live.changes, name)
+    {
+        streams.note(&format!("namespace {name} isn't in the cluster"));
+        return Ok(Exit::Ok);
     }
-    let changes = read(&arguments.paths, streams)?;
     let settings = Settings {
         revision: arguments.revision.as_str().into(),
         system_namespace: arguments.istio_namespace.as_str().into(),
         ..Settings::default()
     };
-    let problems = diagnose(settings, changes);
-    let findings: Vec<Finding> =
-        report::sorted(problems.iter().filter(|one| is_wanted(one, arguments)));
-    show(&findings, arguments, env, streams)?;
+    let problems = diagnose(settings, live.under(files), cluster.as_mut(), streams);
+    let findings: Vec<Finding> = report::sorted(problems.iter().filter(|one| scope.covers(one)));
+    let clean = report::clean(&scope, &paths);
+    show(&findings, &clean, arguments, env, streams)?;
     Ok(verdict(&findings, arguments, streams))
 }
 
-/// Everything that the files hold.
-fn read(paths: &[PathBuf], streams: &mut Streams<'_>) -> Result<Vec<Change>, Failure> {
-    let mut manifests = Manifests::default();
-    for path in paths {
-        if path == Path::new("-") {
-            let text = streams.read_input()?;
-            manifests.add_text(path, &text);
-            continue;
-        }
-        let listing = ambit_source::list(path);
-        if let Some((path, source)) = listing.faults.into_iter().next() {
-            return Err(Failure::File { path, source });
-        }
-        for skipped in &listing.skipped {
-            streams.note(&format!(
-                "Skipping {}: not .yaml, .yml or .json",
-                skipped.display()
-            ));
-        }
-        for file in listing.files.keys() {
-            manifests.add_file(file);
-        }
-    }
-    Ok(manifests.changes())
-}
-
-/// The reader's problems and the compiler's.
-fn diagnose(settings: Settings, changes: Vec<Change>) -> Vec<Problem> {
+/// The readers' problems and the compiler's.
+fn diagnose(
+    settings: Settings,
+    input: Input,
+    cluster: Option<&mut Cluster>,
+    streams: &mut Streams<'_>,
+) -> Vec<Problem> {
+    let given = input.keys();
+    let Input {
+        changes,
+        mut problems,
+    } = input;
     let mut compiler = Compiler::new(settings);
-    compiler.apply(changes.into_iter().chain([Change::Synced]));
+    compiler.learn(changes);
+    if let Some(cluster) = cluster {
+        compiler.derive_learnt();
+        let wanted = compiler.wanted().difference(&given).cloned().collect();
+        let referred = Input::of(cluster.referred(&wanted, streams));
+        compiler.learn(referred.changes);
+        let about = |one: &Problem| one.key.as_ref().is_some_and(|key| wanted.contains(key));
+        problems.extend(referred.problems.into_iter().filter(about));
+    }
+    compiler.apply([Change::Problems(problems), Change::Synced]);
     compiler.diagnostics()
 }
 
-/// Whether a problem is about what was asked for.
-fn is_wanted(problem: &Problem, arguments: &AnalyzeArguments) -> bool {
-    let Some(key) = &problem.key else { return true };
-    let namespace = if key.kind == ambit_kube::Kind::Namespace {
-        &key.name
-    } else {
-        &key.namespace
-    };
-    match &arguments.namespace {
-        Some(wanted) => namespace.as_ref() == wanted || namespace.is_empty(),
-        None => arguments.all_namespaces || !SYSTEM_NAMESPACES.contains(&namespace.as_ref()),
+/// What was asked about.
+struct Scope<'a> {
+    /// As the arguments say.
+    namespace: Option<&'a str>,
+    /// Where a cluster is read, the namespace that is meant if none is said.
+    live: Option<&'a str>,
+    /// All of them.
+    all: bool,
+}
+
+impl Scope<'_> {
+    fn covers(&self, problem: &Problem) -> bool {
+        let Some(key) = &problem.key else { return true };
+        let namespace = match key.kind {
+            ambit_kube::Kind::Namespace => &*key.name,
+            _ => &*key.namespace,
+        };
+        let of_system = SYSTEM_NAMESPACES.contains(&namespace);
+        match (self.namespace, self.live) {
+            (Some(wanted), _) => namespace == wanted || namespace.is_empty(),
+            (None, Some(_)) if report::is_live(problem) && self.all => !of_system,
+            (None, Some(meant)) if report::is_live(problem) => {
+                namespace == meant || namespace.is_empty()
+            }
+            (None, _) => self.all || !of_system,
+        }
     }
 }
 
 fn show(
     findings: &[Finding],
+    clean: &str,
     arguments: &AnalyzeArguments,
     env: &dyn Env,
     streams: &mut Streams<'_>,
@@ -115,10 +147,7 @@ fn show(
         }
     };
     if findings.is_empty() {
-        streams.note(&report::clean(
-            arguments.namespace.as_deref(),
-            &arguments.paths,
-        ));
+        streams.note(clean);
     } else if shown.is_empty() {
         streams.note(&format!(
             "Nothing at {threshold} or above; {} below it not shown",

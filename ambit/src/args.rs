@@ -1,6 +1,7 @@
 //! What can be written on the command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ambit_kube::Severity;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -15,7 +16,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Check manifests without a running mesh
+    /// Check a cluster's objects, or manifests
     Analyze(AnalyzeArguments),
     /// Show what a node proxy has been told and what it holds
     #[command(name = "ztunnel-config", visible_alias = "zc")]
@@ -26,9 +27,24 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct AnalyzeArguments {
-    /// Files or directories of manifests; `-` reads standard input
-    #[arg(required = true, value_name = "DIR|FILE|-")]
-    pub(crate) paths: Vec<PathBuf>,
+    /// Files or directories of manifests; `-` reads standard input; none: the cluster
+    #[arg(value_name = "DIR|FILE|-")]
+    paths: Vec<PathBuf>,
+    /// The same
+    #[arg(short = 'f', long = "filename", value_name = "DIR|FILE|-")]
+    filenames: Vec<PathBuf>,
+    /// Read the cluster, too, and the files over it; the default without files
+    #[arg(short = 'k', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) use_kube: Option<bool>,
+    /// Of the cluster; else those of KUBECONFIG, else ~/.kube/config
+    #[arg(short = 'c', long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Of the kubeconfig; else the current one
+    #[arg(long)]
+    pub(crate) context: Option<String>,
+    /// How long the cluster may take to be read
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub(crate) timeout: Duration,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Format::Log)]
     pub(crate) output: Format,
@@ -41,10 +57,10 @@ pub(crate) struct AnalyzeArguments {
     /// Documents that can't be parsed don't fail the run
     #[arg(long)]
     pub(crate) ignore_unknown: bool,
-    /// Show only what concerns this namespace
+    /// Show only what concerns this namespace; of a cluster's, by default that of the context
     #[arg(short, long, conflicts_with = "all_namespaces")]
     pub(crate) namespace: Option<String>,
-    /// Show all namespaces, those of the cluster itself too
+    /// Show all namespaces; of files, those of the cluster itself too
     #[arg(short = 'A', long)]
     pub(crate) all_namespaces: bool,
     /// Colour the levels; by default when the output is a terminal
@@ -64,9 +80,13 @@ pub(crate) struct AnalyzeArguments {
     /// No effect: directories are always read with everything below them
     #[arg(short = 'R', long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) recursive: Option<bool>,
-    /// Only `false`, which is what happens: a cluster can't be read yet
-    #[arg(short = 'k', long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) use_kube: Option<bool>,
+}
+
+impl AnalyzeArguments {
+    /// Those of both notations.
+    pub(crate) fn all_paths(&self) -> Vec<PathBuf> {
+        self.paths.iter().chain(&self.filenames).cloned().collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

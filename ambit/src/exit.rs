@@ -52,6 +52,15 @@ pub(crate) enum Failure {
         /// Why.
         source: io::Error,
     },
+    /// There is no client for the cluster.
+    #[error("no cluster: {0}")]
+    Connect(#[source] ambit_cluster::ConnectError),
+    /// The cluster, or a part of it, can't be read.
+    #[error(transparent)]
+    Cluster(ambit_cluster::Unread),
+    /// No tasks can be run.
+    #[error("starting a runtime: {0}")]
+    Runtime(#[source] io::Error),
     /// A dump isn't one.
     #[error("{from} isn't a ztunnel config dump: {source}")]
     Dump {
@@ -105,6 +114,9 @@ impl Failure {
             Self::Usage(_) => Exit::Usage,
             Self::Dump { .. } => Exit::Unparsable,
             Self::File { .. }
+            | Self::Connect(_)
+            | Self::Cluster(_)
+            | Self::Runtime(_)
             | Self::UnknownNode { .. }
             | Self::Node { .. }
             | Self::Proxy { .. }

@@ -182,14 +182,31 @@ fn one_object_in_two_files_names_both() {
     );
 }
 
+/// `kubectl get pods,replicasets,namespaces -o yaml`.
+#[test]
+fn what_was_read_out_of_a_cluster_makes_no_findings() {
+    let run = ambit(&["analyze", "-A", "-f", &fixture("dump.yaml")]);
+    assert_eq!((run.code, run.output.as_str()), (0, ""), "{}", run.notes);
+    // The same annotation, where somebody has written it.
+    let text = std::fs::read_to_string(fixture("dump.yaml")).unwrap();
+    let written = text.replace("    resourceVersion: \"9\"\n", "");
+    let written = written.replace("    creationTimestamp: \"2026-01-01T00:00:00Z\"\n", "");
+    let run = ambit_reading(&written, &["analyze", "-A", "-"]);
+    for code in ["AMB0104", "AMB0106", "AMB0203"] {
+        assert!(run.output.contains(code), "{code}: {}", run.output);
+    }
+}
+
 #[test]
 fn wrong_calls_say_so() {
     for (arguments, code) in [
-        (&["analyze"][..], 64),
+        (&["analyze"][..], 1),
+        (&["analyze", "--use-kube=false"], 64),
         (&["analyse", "x"], 64),
         (&["analyze", "--failure-threshold", "Fatal", "-"], 64),
         (&["analyze", "-n", "a", "-A", "-"], 64),
-        (&["analyze", "-k", "x"], 64),
+        (&["analyze", "-k", "-"], 1),
+        (&["analyze", "-c", "no/such/file"], 1),
         (&["analyze", "no/such/place"], 1),
         (&["help"], 0),
         (&["version"], 0),

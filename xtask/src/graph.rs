@@ -108,7 +108,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "ambit",
         &[
-            "types", "runtime", "kube", "source", "compile", "netns", "state", "policy", "route",
+            "types", "runtime", "kube", "source", "cluster", "compile", "netns", "state", "policy",
+            "route",
         ],
     ),
 ];

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use ambit_kube::{Code, Problem, Severity};
+use ambit_kube::{Code, Origin, Problem, Severity};
 use serde::Serialize;
+
+use super::Scope;
 
 /// A diagnostic in the form of `cli-install-observability-contract` 2.1. The fields after `documentationUrl` are
 /// ours: what a program would otherwise have to take out of the message.
@@ -14,7 +16,7 @@ pub(super) struct Finding {
     pub(super) level: Severity,
     /// `Kind namespace/name`; empty when it isn't known whose document it is.
     origin: String,
-    /// `file:line`.
+    /// `file:line`; empty for an object of the cluster.
     reference: String,
     message: String,
     documentation_url: String,
@@ -55,17 +57,18 @@ pub(super) fn sorted<'p>(problems: impl Iterator<Item = &'p Problem>) -> Vec<Fin
 
 impl Finding {
     fn of(problem: &Problem) -> Self {
-        let reference = problem.origin.to_string();
-        let (origin, place) = match &problem.key {
-            None => (String::new(), reference.clone()),
-            Some(key) if key.namespace.is_empty() => {
-                (key.to_string(), format!("{key} {reference}"))
-            }
-            Some(key) => (
-                format!("{} {}/{}", key.kind, key.namespace, key.name),
-                format!("{key} {reference}"),
-            ),
+        let reference = match is_live(problem) {
+            true => String::new(),
+            false => problem.origin.to_string(),
         };
+        let origin = match &problem.key {
+            None => String::new(),
+            Some(key) if key.namespace.is_empty() => key.to_string(),
+            Some(key) => format!("{} {}/{}", key.kind, key.namespace, key.name),
+        };
+        let key = problem.key.as_ref().map(ToString::to_string);
+        let place = format!("{} {reference}", key.unwrap_or_default());
+        let place = place.trim().to_owned();
         Self {
             code: problem.code,
             level: problem.severity,
@@ -95,23 +98,23 @@ impl Finding {
     }
 }
 
+/// Whether a problem is about an object of the cluster, rather than about a document of a file.
+pub(super) fn is_live(problem: &Problem) -> bool {
+    problem
+        .key
+        .as_ref()
+        .is_some_and(|key| problem.origin == Origin::api(key))
+}
+
 /// What is said when there is nothing to say.
-pub(super) fn clean(namespace: Option<&str>, paths: &[PathBuf]) -> String {
-    match (namespace, paths) {
-        (Some(namespace), _) => {
-            format!("\u{2714} No validation issues found when analyzing namespace: {namespace}.")
-        }
-        (None, [one]) => format!(
-            "\u{2714} No validation issues found when analyzing {}.",
-            one.display()
-        ),
-        (None, paths) => {
-            format!(
-                "\u{2714} No validation issues found when analyzing {} paths.",
-                paths.len()
-            )
-        }
-    }
+pub(super) fn clean(scope: &Scope<'_>, paths: &[PathBuf]) -> String {
+    let what = match (scope.namespace.or(scope.live), paths) {
+        (Some(_), _) if scope.all => "all namespaces".to_owned(),
+        (Some(namespace), _) => format!("namespace: {namespace}"),
+        (None, [one]) => one.display().to_string(),
+        (None, paths) => format!("{} paths", paths.len()),
+    };
+    format!("\u{2714} No validation issues found when analyzing {what}.")
 }
 
 /// Where every code is explained.

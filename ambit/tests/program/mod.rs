@@ -1,6 +1,9 @@
 //! Runs the program.
 #![allow(clippy::expect_used, reason = "only tests are here")]
 
+#[allow(dead_code, reason = "only some of the tests have a cluster")]
+pub(crate) mod api;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,14 +16,26 @@ pub(crate) struct Run {
 }
 
 /// Runs `ambit` with nothing on its standard input.
+#[allow(dead_code, reason = "only some of the tests have no cluster")]
 pub(crate) fn ambit(arguments: &[&str]) -> Run {
     ambit_reading("", arguments)
 }
 
 /// Runs `ambit` with a text on its standard input.
+#[allow(dead_code, reason = "only some of the tests have no cluster")]
 pub(crate) fn ambit_reading(input: &str, arguments: &[&str]) -> Run {
     run(
         Command::new(env!("CARGO_BIN_EXE_ambit")).env_remove("AMBIT_DEMO_DIR"),
+        input,
+        arguments,
+    )
+}
+
+/// Runs `ambit` with a cluster, and a text on its standard input.
+#[allow(dead_code, reason = "only some of the tests have a cluster")]
+pub(crate) fn ambit_at(api: &api::Api, input: &str, arguments: &[&str]) -> Run {
+    run(
+        Command::new(env!("CARGO_BIN_EXE_ambit")).env("KUBECONFIG", api.kubeconfig()),
         input,
         arguments,
     )
@@ -37,6 +52,10 @@ pub(crate) fn ambit_in(demo: &Path, arguments: &[&str]) -> Run {
 }
 
 fn run(command: &mut Command, input: &str, arguments: &[&str]) -> Run {
+    // Nobody's own cluster.
+    if command.get_envs().all(|(name, _)| name != "KUBECONFIG") {
+        command.env("KUBECONFIG", "/nonexistent/kubeconfig");
+    }
     let mut child = command
         .args(arguments)
         .current_dir(env!("CARGO_TARGET_TMPDIR"))

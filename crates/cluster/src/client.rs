@@ -1,4 +1,5 @@
-//! One client for one API server: from a kubeconfig, or from inside a pod.
+//! One client for one API server: from a kubeconfig, a person's too, or from
+//! inside a pod.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +30,9 @@ pub enum ConnectError {
     /// This isn't a pod, or its service account isn't mounted.
     #[error("no kubeconfig was given, and this is no pod with a service account: {0}")]
     NotInCluster(#[source] kube::config::InClusterError),
+    /// Neither `KUBECONFIG` nor the home directory has a kubeconfig that can be used.
+    #[error("no usable kubeconfig: {0}")]
+    NoKubeconfig(#[source] kube::config::KubeconfigError),
     /// The certificates or the proxy that the configuration names don't work.
     #[error("client for the API server")]
     Client(#[source] kube::Error),
@@ -41,10 +45,32 @@ pub enum ConnectError {
 /// # Errors
 /// No configuration, or one that can't be used.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connection, ConnectError> {
-    let mut config = match kubeconfig {
+    client_of(match kubeconfig {
         None => Config::incluster().map_err(ConnectError::NotInCluster)?,
-        Some(path) => from_file(path).await?,
-    };
+        Some(path) => from_file(path, None).await?,
+    })
+}
+
+/// Makes a client as a person's tools do: from the kubeconfig that is given, else from those of `KUBECONFIG`, else from
+/// the one in the home directory; for the context that is given, else the current one.
+///
+/// # Errors
+/// No configuration, or one that can't be used.
+pub async fn connect_as_user(
+    kubeconfig: Option<&Path>,
+    context: Option<&str>,
+) -> Result<Connection, ConnectError> {
+    client_of(match kubeconfig {
+        Some(path) => from_file(path, context).await?,
+        None => {
+            let file = Kubeconfig::read().map_err(ConnectError::NoKubeconfig)?;
+            let config = Config::from_custom_kubeconfig(file, &of_context(context)).await;
+            config.map_err(ConnectError::NoKubeconfig)?
+        }
+    })
+}
+
+fn client_of(mut config: Config) -> Result<Connection, ConnectError> {
     config.connect_timeout = Some(CONNECT);
     config.write_timeout = Some(WRITE);
     let namespace = config.default_namespace.clone();
@@ -52,16 +78,22 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connection, ConnectErr
     Ok(Connection { client, namespace })
 }
 
-async fn from_file(path: &Path) -> Result<Config, ConnectError> {
+async fn from_file(path: &Path, context: Option<&str>) -> Result<Config, ConnectError> {
     let refused = |cause| ConnectError::Kubeconfig {
         path: path.to_owned(),
         cause,
     };
     let file = Kubeconfig::read_from(path).map_err(refused)?;
-    let options = KubeConfigOptions::default();
-    Config::from_custom_kubeconfig(file, &options)
+    Config::from_custom_kubeconfig(file, &of_context(context))
         .await
         .map_err(refused)
+}
+
+fn of_context(context: Option<&str>) -> KubeConfigOptions {
+    KubeConfigOptions {
+        context: context.map(str::to_owned),
+        ..KubeConfigOptions::default()
+    }
 }
 
 const CONNECT: Duration = Duration::from_secs(10);

@@ -19,13 +19,13 @@ pub mod status;
 mod watch;
 mod webhooks;
 
-pub use client::{ConnectError, Connection, connect};
+pub use client::{ConnectError, Connection, connect, connect_as_user};
 pub use kube::Client;
 pub use metadata::{Seen, Watched, watch_metadata};
 pub use review::{ReviewError, ReviewLimits, Reviewed, ReviewedPod, TokenReviewer, Unavailable};
 pub use root_maps::{Discovers, Published, RootMapObserver, keep_root_maps};
 pub use root_secret::{KeptRoot, RootSecret, SecretError};
-pub use watch::{ApiSettings, ApiSource, Stage, Timing, Wanted, WatchState, Watches};
+pub use watch::{ApiSettings, ApiSource, Look, Stage, Timing, Unread, Wanted, WatchState, Watches};
 pub use webhooks::{
     ALWAYS_REJECT, ALWAYS_REJECTED, PatchObserver, WebhookConfigs, keep_webhook_configs,
 };

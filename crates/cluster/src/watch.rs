@@ -3,7 +3,8 @@
 //!
 //! `resource` and `wire` know the requests and the answers; `known` what was
 //! told; `follow` keeps one resource; `definition` finds which of our kinds
-//! there are; `collect` makes one stream of changes of all of them.
+//! there are; `collect` makes one stream of changes of all of them; `once` looks
+//! and ends.
 //!
 //! What the API server can do without harm: go away, for however long (what was
 //! told stays in force); end a watch, or forget what comes after our version;
@@ -19,6 +20,7 @@ mod collect;
 mod definition;
 mod follow;
 mod known;
+mod once;
 mod problems;
 mod resource;
 mod slices;
@@ -37,6 +39,7 @@ use kube::Client;
 use tokio::sync::{mpsc, watch};
 
 use collect::Collector;
+pub use once::{Look, Unread};
 pub use state::{Stage, WatchState, Watches};
 
 /// What of a cluster is read.

@@ -107,8 +107,25 @@ fn merge(base: Value, over: Value) -> Value {
     }
 }
 
+/// Whether somebody read the object out of an API server: it has what only that gives.
+pub(crate) fn is_served(object: &Value) -> bool {
+    let given = ["uid", "resourceVersion", "creationTimestamp"];
+    given.iter().all(|field| {
+        let value = object.get("metadata").and_then(|meta| meta.get(field));
+        value
+            .and_then(Value::as_str)
+            .is_some_and(|text| !text.is_empty())
+    })
+}
+
+/// Whether objects of the kind are read into the few fields that matter.
+pub(crate) fn is_slim(kind: Kind) -> bool {
+    use Kind::{EndpointSlice, Namespace, Node, Pod, Service};
+    matches!(kind, Pod | EndpointSlice | Service | Node | Namespace)
+}
+
 /// Takes out what isn't read and changes often.
-fn strip(kind: Kind, value: &mut Value) {
+pub(crate) fn strip(kind: Kind, value: &mut Value) {
     let Some(object) = value.as_object_mut() else {
         return;
     };

@@ -3,6 +3,7 @@
 mod fake;
 mod faults;
 mod kinds;
+mod once;
 mod orders;
 
 use std::collections::BTreeMap;

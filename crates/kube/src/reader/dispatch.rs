@@ -12,7 +12,7 @@ use super::split::Document;
 use super::tree::Node;
 use super::typed;
 use super::{Loaded, Unread, mesh, partial};
-use crate::{Code, FieldLines, Kind, Located, Object, Origin, Problem, Severity};
+use crate::{Code, FieldLines, Kind, Located, Object, Origin, Problem, Severity, api};
 
 /// Reads one document into `loaded`.
 pub(super) fn read_document(file: &Arc<str>, document: &Document<'_>, loaded: &mut Loaded) {
@@ -126,9 +126,14 @@ impl Item<'_> {
         {
             return self.read_list((api_version.as_str(), of), items, loaded);
         }
+        let served = api::is_served(&value);
         match kinds::meaning(&api_version, &kind) {
             Meaning::Ours(Kind::MeshConfig) => self.read_mesh_document(&value, loaded),
+            Meaning::Ours(kind) if served => self.read_served(kind, value, loaded),
             Meaning::Ours(kind) => self.read_object(kind, value, loaded),
+            // It exists, then, and its author is a controller more often than not.
+            Meaning::NotRead | Meaning::Unknown(_)
+                if served && kinds::instead(group_of(&api_version), &kind).is_none() => {}
             Meaning::ConfigMap => self.read_config_map(&value, loaded),
             Meaning::WrongVersion(ours) => {
                 let group = ours.group();
@@ -168,8 +173,7 @@ impl Item<'_> {
 
     /// A kind that exists and isn't read.
     fn not_read(&self, (api_version, kind): (&str, &str), value: &Value) -> Problem {
-        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
-        let instead = kinds::instead(group, kind);
+        let instead = kinds::instead(group_of(api_version), kind);
         let at = FieldPath::of(&["kind"]);
         let said = self.problem(Code::KIND_NOT_READ, Severity::Info, &at);
         let name = name_of(value);
@@ -345,6 +349,23 @@ impl Item<'_> {
         }
     }
 
+    /// An object that was read out of an API server, which has judged its form: judged as [`crate::read_object`] does.
+    fn read_served(&self, kind: Kind, mut value: Value, loaded: &mut Loaded) {
+        let before = loaded.problems.len();
+        if api::is_slim(kind) {
+            self.read_object(kind, value, loaded);
+            // A server may be newer than we are.
+            let said = loaded.problems.split_off(before);
+            let told = said
+                .into_iter()
+                .filter(|one| one.code != Code::UNKNOWN_FIELD);
+            loaded.problems.extend(told);
+        } else {
+            api::strip(kind, &mut value);
+            self.read_object(kind, value, loaded);
+        }
+    }
+
     /// Nothing of the object can be put in force, except that a policy closes.
     fn refuse(&self, kind: Kind, value: &Value, problems: Vec<Problem>, loaded: &mut Loaded) {
         let why = problems
@@ -451,6 +472,11 @@ fn list_items<'v>(value: &'v Value, of: &str) -> Option<&'v [Value]> {
         None | Some(Value::Null) if of.is_empty() => Some(&[]),
         _ => None,
     }
+}
+
+/// Of `group/version`; empty for the core group.
+fn group_of(api_version: &str) -> &str {
+    api_version.rsplit_once('/').map_or("", |(group, _)| group)
 }
 
 fn name_of(value: &Value) -> String {

@@ -123,6 +123,23 @@ const CASES: &[Case] = &[
         unread: 0,
     },
     Case {
+        name: "what kubectl printed has parts and kinds that nobody wrote",
+        text: "apiVersion: v1\nkind: List\nitems:\n\
+               - apiVersion: v1\n  kind: Pod\n  metadata: {name: a, uid: u, resourceVersion: '1', creationTimestamp: 2026-01-01T00:00:00Z}\n  \
+                 spec: {containers: [], newer: 1}\n  status: {newer: 1}\n\
+               - apiVersion: networking.istio.io/v1\n  kind: WorkloadEntry\n  metadata: {name: w, uid: u, resourceVersion: '1', \
+                 creationTimestamp: 2026-01-01T00:00:00Z, managedFields: [{a: b}]}\n  spec: {address: 192.0.2.1, addres: x}\n  status: {newer: 1}\n\
+               - apiVersion: apps/v1\n  kind: ReplicaSet\n  metadata: {name: r, uid: u, resourceVersion: '1', creationTimestamp: 2026-01-01T00:00:00Z}\n\
+               - apiVersion: v1\n  kind: Newer\n  metadata: {name: n, uid: u, resourceVersion: '1', creationTimestamp: 2026-01-01T00:00:00Z}\n\
+               - apiVersion: networking.istio.io/v1\n  kind: Gateway\n  metadata: {name: g, uid: u, resourceVersion: '1', creationTimestamp: 2026-01-01T00:00:00Z}\n",
+        objects: &["Pod a.default @1:4", "WorkloadEntry w.default @1:9"],
+        problems: &[
+            "AMB0106 Warning 1:12 spec.addres",
+            "AMB0104 Info 1:21 spec.servers",
+        ],
+        unread: 0,
+    },
+    Case {
         name: "not objects",
         text: "just words\n---\n- a\n- b\n---\nmetadata: {name: x}\n",
         objects: &[],
