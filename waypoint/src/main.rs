@@ -17,7 +17,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 // SAFETY: a thin pointer to a NUL-terminated text, as jemalloc declares it; the name is its own.
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static OPTIONS: Option<&std::ffi::c_uchar> =
-    b"narenas:2,dirty_decay_ms:500,muzzy_decay_ms:0,tcache_gc_incr_bytes:1048576\0".first();
+    b"narenas:2,background_thread:true,dirty_decay_ms:200,muzzy_decay_ms:0,tcache_max:16384,tcache_gc_incr_bytes:1048576\0".first();
 
 fn main() -> ExitCode {
     waypoint::main(std::env::args().skip(1), &ambit_runtime::ProcessEnv)

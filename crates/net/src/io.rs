@@ -1,7 +1,7 @@
 //! A [`Duplex`] as a stream of the async ecosystem: HTTP and TLS engines read
 //! into buffers of their own and write from them.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -64,6 +64,15 @@ impl<D: Duplex> DuplexIo<D> {
     }
 }
 
+impl<D: Duplex> DuplexIo<D> {
+    /// Writes what there is room for.
+    fn write_now(&mut self, cx: &mut Context<'_>, bytes: Bytes) -> Poll<io::Result<usize>> {
+        let written = ready!(self.inner.poll_write(cx, &mut Chunk::from(bytes)))?;
+        self.inner.release_room();
+        Poll::Ready(Ok(written))
+    }
+}
+
 impl<D: Duplex + Unpin> AsyncRead for DuplexIo<D> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -109,10 +118,32 @@ impl<D: Duplex + Unpin> AsyncWrite for DuplexIo<D> {
         }
         let room = ready!(self.inner.poll_room(cx))?;
         let part = buf.get(..room.min(buf.len())).unwrap_or(buf);
-        let mut chunk = Chunk::from(Bytes::copy_from_slice(part));
-        let written = ready!(self.inner.poll_write(cx, &mut chunk))?;
-        self.inner.release_room();
-        Poll::Ready(Ok(written))
+        self.write_now(cx, Bytes::copy_from_slice(part))
+    }
+
+    /// Makes one piece of all parts: a head and its body travel together, and
+    /// the engine above needn't join them first.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all: usize = parts.iter().map(|part| part.len()).sum();
+        if all == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let mut room = all.min(ready!(self.inner.poll_room(cx))?);
+        let mut piece = Vec::with_capacity(room);
+        for part in parts {
+            let part = part.get(..room.min(part.len())).unwrap_or(part);
+            piece.extend_from_slice(part);
+            room -= part.len();
+        }
+        self.write_now(cx, piece.into())
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -155,5 +186,65 @@ mod tests {
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer, "bye");
+    }
+    /// Has room for so many bytes at a time, and notes each piece.
+    struct Narrow {
+        room: usize,
+        pieces: Vec<Vec<u8>>,
+    }
+
+    impl Duplex for Narrow {
+        fn poll_readable(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_read(&mut self, _: &mut Context<'_>, _: usize) -> Poll<io::Result<Option<Chunk>>> {
+            Poll::Pending
+        }
+
+        fn on_consumed(&mut self, _: usize) {}
+
+        fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(self.room))
+        }
+
+        fn release_room(&mut self) {}
+
+        fn poll_write(
+            &mut self,
+            _: &mut Context<'_>,
+            chunk: &mut Chunk,
+        ) -> Poll<io::Result<usize>> {
+            let bytes = std::mem::replace(chunk, Chunk::from(Bytes::new())).into_bytes();
+            self.pieces.push(bytes.to_vec());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_abandoned(&mut self, _: &mut Context<'_>) -> Poll<io::Error> {
+            Poll::Pending
+        }
+
+        fn abort(&mut self) {}
+    }
+
+    #[tokio::test]
+    async fn parts_are_one_piece_as_long_as_there_is_room() {
+        for (room, wanted) in [(99, "head, body"), (8, "head, bo"), (4, "head"), (1, "h")] {
+            let pieces = Vec::new();
+            let mut io = DuplexIo::new(Narrow { room, pieces });
+            let parts = ["", "head", ", ", "body"].map(|part| IoSlice::new(part.as_bytes()));
+            let n = io.write_vectored(&parts).await.unwrap();
+            assert_eq!((n, io.inner.pieces), (wanted.len(), vec![wanted.into()]));
+        }
+        let mut io = DuplexIo::new(Narrow {
+            room: 9,
+            pieces: Vec::new(),
+        });
+        assert_eq!(io.write_vectored(&[IoSlice::new(b"")]).await.unwrap(), 0);
+        assert!(io.inner.pieces.is_empty());
     }
 }

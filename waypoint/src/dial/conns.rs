@@ -452,7 +452,8 @@ impl Inner {
 
 /// Response heads that are taken (7.2, towards the backend as well).
 const MAX_RESPONSE_FIELDS: usize = 128;
-const MAX_RESPONSE_HEAD: usize = 128 << 10;
+/// Also the most that is read of a body at a time.
+const MAX_RESPONSE_HEAD: usize = 64 << 10;
 const HEADER_LIST: u32 = 64 << 10;
 /// Unread bytes that one response, and one connection, may hold.
 const STREAM_WINDOW: u32 = 256 << 10;
