@@ -17,8 +17,9 @@ use std::time::Duration;
 use ambit_netns::NetNs;
 use ambit_testkit::process::Process;
 use ambit_testkit::token::Subject;
-use ambit_testkit::{client, eventually};
+use ambit_testkit::{client, eventually, eventually_within};
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{CONTROL, Cluster, alive, pod_name};
@@ -393,15 +394,24 @@ impl Cluster {
         Process::start(self.dir(), ns, &name, command)
     }
 
-    /// A waypoint's pod ends: it leaves its Service, then is told to go.
+    /// A waypoint's pod ends: it leaves its Service, then is told to go; who
+    /// asks it meanwhile may be in this very process.
     async fn remove_waypoint_pod(&mut self, key: &Key) -> Result<()> {
-        let Some(mut running) = self.waypoints.pods.remove(key) else {
+        if !self.waypoints.pods.contains_key(key) {
             return Ok(());
-        };
-        self.manifests.delete(key)?;
-        if running.process.exited()?.is_none() {
-            running.process.stop(GRACE)?;
         }
+        self.mark_waypoint(&key.namespace, &key.name, false)?;
+        let process = self.waypoint(&key.namespace, &key.name)?;
+        if process.exited()?.is_none() {
+            process.signal(Signal::SIGTERM)?;
+            eventually_within(GRACE, "the waypoint ends", async || {
+                ensure!(process.exited()?.is_some(), "still there");
+                Ok(())
+            })
+            .await?;
+        }
+        self.waypoints.pods.remove(key);
+        self.manifests.delete(key)?;
         self.underlay.remove_pod(&pod_name(key)).await
     }
 }

@@ -187,6 +187,7 @@ async fn joins_and_leaves(api: &Api, key: &str) -> Result<()> {
     plain(api).await.context("before")?;
     join(api, key).await?;
     meshed(api).await?;
+    api_server(api, &before.0)?;
     if let Some(trace) = before.0.trace().await? {
         ensure!(untouched.as_ref() != Some(&trace), "no rules");
         ensure!(trace.listening.contains(&15008), "{:?}", trace.listening);
@@ -207,6 +208,18 @@ async fn joins_and_leaves(api: &Api, key: &str) -> Result<()> {
             before.name
         );
     }
+    Ok(())
+}
+
+/// By its Service, whose endpoint is no pod: it says that it wants TLS.
+fn api_server(api: &Api, from: &Pod) -> Result<()> {
+    let answer = from.asks(api, &["http://kubernetes.default:443/"])?;
+    let answer = answer.first().context("no line")?;
+    let said = answer["body"].to_string();
+    ensure!(
+        answer["status"] == 400 && said.contains("HTTPS server"),
+        "{answer}"
+    );
     Ok(())
 }
 

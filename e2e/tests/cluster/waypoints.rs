@@ -2,6 +2,7 @@
 //! (`control-plane-contract` 5, `docs/waypoint.md`).
 
 use std::fs;
+use std::process::Command;
 
 use ambit_e2e::kube::{Api, install};
 use ambit_e2e::programs;
@@ -574,11 +575,33 @@ async fn bad_objects(api: &Api) -> Result<()> {
             )
         })
         .await?;
+        let (exit, found) = analyzed(api, &["-n", WAYS])?;
+        let mut named = found.iter();
+        let named = named.any(|one| one["origin"] == "AuthorizationPolicy ways/broken");
+        ensure!(named == (status == "False"), "{found:?}");
+        ensure!((exit == Some(79)) == named, "{exit:?}: {found:?}");
         api.delete(bad).await?;
     }
     answers(true).await?;
+    // Of what nobody wrote, nothing is said.
+    let (_, found) = analyzed(api, &["-A"])?;
+    let strange = ["AMB0104", "AMB0106", "AMB0203"];
+    let strange = found
+        .iter()
+        .find(|one| strange.contains(&one["code"].as_str().unwrap_or_default()));
+    ensure!(strange.is_none(), "{strange:?}");
     ensure!(before == restarts().await?, "something was restarted");
     Ok(())
+}
+
+/// Exit and findings of `ambit analyze` of the cluster.
+fn analyzed(api: &Api, arguments: &[&str]) -> Result<(Option<i32>, Vec<Value>)> {
+    let mut ambit = Command::new(programs::bin_dir()?.join("ambit"));
+    ambit.args(["analyze", "-o", "json"]).args(arguments);
+    let output = ambit.arg("-c").arg(api.kubeconfig()).output()?;
+    let found = serde_json::from_slice(&output.stdout);
+    let found = found.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    Ok((output.status.code(), found))
 }
 
 const WAYS: &str = "ways";

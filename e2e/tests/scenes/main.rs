@@ -1,6 +1,7 @@
 //! What users build with waypoints, on real programs: waypoints of service
 //! accounts, progressive delivery, tokens and external authorization, egress,
-//! records of requests, and operations.
+//! ServiceEntries, what is outside of the mesh, records of requests, waypoints
+//! that come and go, and operations.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -8,10 +9,13 @@
 )]
 
 mod accounts;
+mod binding;
 mod delivery;
 mod egress;
+mod entries;
 mod load;
 mod operations;
+mod outside;
 mod records;
 mod security;
 mod serve;
@@ -25,6 +29,10 @@ use anyhow::{Context, Result, ensure};
 fn on(name: &str, test: impl AsyncFnOnce(&mut Cluster) -> Result<()>) {
     let mut options = Options::shop();
     options.scenario = programs::scenarios().join("conformance");
+    on_with(name, options, test);
+}
+
+fn on_with(name: &str, options: Options, test: impl AsyncFnOnce(&mut Cluster) -> Result<()>) {
     scenario::on(name, options, async |cluster| {
         let result = test(cluster).await;
         result.with_context(|| waypoint_logs(cluster))
