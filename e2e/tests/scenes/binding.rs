@@ -86,46 +86,52 @@ fn no_request_fails_while_the_label_comes_and_goes() {
 #[test]
 fn a_waypoint_runs_as_its_gateway_says_and_no_request_fails_when_that_changes() {
     on("a waypoint changes", async |cluster| {
+        overlay(cluster, 41)?;
+        let key = Key::new("Gateway", "mesh", "waypoint");
+        cluster.manifests.edit(&key, |gateway| {
+            let parameters = json!({"group": "", "kind": "ConfigMap", "name": "waypoint"});
+            gateway["spec"]["infrastructure"] = json!({"parametersRef": parameters});
+        })?;
         cluster.scale_waypoint("mesh", "waypoint", 2);
-        cluster.sync_waypoints().await?;
-        wait_passes(cluster, "with two replicas", true).await?;
+        wait_runs(cluster, 41).await?;
         let loads = loads(cluster)?;
         more(&loads).await?;
-        for seconds in [41, 42] {
-            let overlay =
-                json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": seconds}}}});
-            cluster.manifests.put(json!({
-                "apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": {"name": "waypoint", "namespace": "mesh"},
-                "data": {"deployment": overlay.to_string()},
-            }))?;
-            let key = Key::new("Gateway", "mesh", "waypoint");
-            cluster.manifests.edit(&key, |gateway| {
-                let parameters = json!({"group": "", "kind": "ConfigMap", "name": "waypoint"});
-                gateway["spec"]["infrastructure"] = json!({"parametersRef": parameters});
-            })?;
-            let says = |pod: &Value| pod["spec"]["terminationGracePeriodSeconds"] == seconds;
-            eventually("what is to run says so", async || {
-                let rendered = cluster.rendered_waypoints().await?;
-                let mut templates = rendered
-                    .iter()
-                    .map(|one| &one["deployment"]["spec"]["template"]);
-                ensure!(templates.any(says), "{rendered:?}");
-                Ok(())
-            })
-            .await?;
-            cluster.sync_waypoints().await?;
-            let pods = cluster.waypoint_pods("mesh", "waypoint");
-            for pod in &pods {
-                let pod = cluster.manifests.get(&Key::new("Pod", "mesh", pod))?;
-                ensure!(says(pod), "{pod}");
-            }
-            ensure!(pods.len() == 2, "{pods:?}");
-            wait_passes(cluster, "with its replacement", true).await?;
-            more(&loads).await?;
-        }
+        overlay(cluster, 42)?;
+        wait_runs(cluster, 42).await?;
+        more(&loads).await?;
         none_failed(loads).await
     });
+}
+
+/// Parameters of the waypoint: how long its pods have to end.
+fn overlay(cluster: &mut Cluster, seconds: u64) -> Result<()> {
+    let spec = json!({"template": {"spec": {"terminationGracePeriodSeconds": seconds}}});
+    cluster.manifests.put(json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "waypoint", "namespace": "mesh"},
+        "data": {"deployment": json!({"spec": spec}).to_string()},
+    }))
+}
+
+/// Waits until both replicas are as the parameters say, and serve.
+async fn wait_runs(cluster: &mut Cluster, seconds: u64) -> Result<()> {
+    let says = |pod: &Value| pod["spec"]["terminationGracePeriodSeconds"] == seconds;
+    eventually("what is to run says so", async || {
+        let rendered = cluster.rendered_waypoints().await?;
+        let mut all = rendered.iter();
+        let said = all.any(|one| says(&one["deployment"]["spec"]["template"]));
+        ensure!(said, "{rendered:?}");
+        Ok(())
+    })
+    .await?;
+    cluster.sync_waypoints().await?;
+    let pods = cluster.waypoint_pods("mesh", "waypoint");
+    ensure!(pods.len() == 2, "{pods:?}");
+    for pod in &pods {
+        let pod = cluster.manifests.get(&Key::new("Pod", "mesh", pod))?;
+        ensure!(says(pod), "{pod}");
+    }
+    wait_passes(cluster, "as its parameters say", true).await
 }
 
 const DEFAULT_DENY: &str = r#"
