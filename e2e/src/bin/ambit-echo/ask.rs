@@ -40,6 +40,10 @@ pub(crate) struct Ask {
     /// Fails if a request isn't answered.
     #[arg(long)]
     fail: bool,
+    /// Prints only answers that tell of another value of this request header than
+    /// the last one did, and failures.
+    #[arg(long, value_name = "HEADER")]
+    news: Option<String>,
 }
 
 impl Ask {
@@ -47,6 +51,7 @@ impl Ask {
     /// 1970), and `status` with `body` (JSON, or a text), or `error`.
     pub(crate) async fn run(self) -> Result<()> {
         let mut kept: Vec<_> = self.url.iter().map(|_| None).collect();
+        let mut last = None;
         for nth in 0..self.count {
             if nth > 0 {
                 sleep(self.pause).await;
@@ -62,6 +67,14 @@ impl Ask {
                     Err(error) if self.fail => return Err(error),
                     Err(error) => json!({"error": format!("{error:#}")}),
                 };
+                if let Some(header) = &self.news
+                    && line["status"] == 200
+                {
+                    let told = line["body"]["headers"][header].clone();
+                    if last.replace(told.clone()) == Some(told) {
+                        continue;
+                    }
+                }
                 line["url"] = json!(url.to_string());
                 line["end"] = json!(micros());
                 #[allow(clippy::print_stdout, reason = "what it is for")]
