@@ -16,7 +16,7 @@ use ambit_compile::{
 use ambit_kube::Change;
 use ambit_proto::waypoint::TYPES as WAYPOINT_TYPES;
 use ambit_proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE, WORKLOAD_TYPE};
-use ambit_runtime::ReadyGuard;
+use ambit_runtime::{ReadyGuard, processor};
 use ambit_types::NamespacedName;
 use ambit_xds::{Batch, Publisher, TypeDelta, Update};
 use tokio::sync::{mpsc, oneshot};
@@ -223,7 +223,6 @@ impl Configuration {
     }
 
     async fn flush(&mut self, mut gathered: Gathered, pace: &mut Pace) {
-        let began = Instant::now();
         gathered
             .changes
             .extend(self.redirections.changes(&self.directory));
@@ -232,7 +231,7 @@ impl Configuration {
             self.write_roots().await;
         }
         let waited = gathered.since.map(|since| since.elapsed());
-        let started = Instant::now();
+        let (started, used) = (Instant::now(), processor::of_thread());
         let mut delta = self.compiler.apply(gathered.changes);
         let compiled = started.elapsed();
         let (statuses, diagnostics) = (std::mem::take(&mut delta.statuses), delta.diagnostics);
@@ -272,7 +271,8 @@ impl Configuration {
                 "configuration loaded"
             );
         }
-        pace.flushed(began, Instant::now());
+        let cost = processor::of_thread().saturating_sub(used);
+        pace.flushed(Instant::now(), cost);
     }
 
     async fn write_roots(&self) {
@@ -287,10 +287,11 @@ impl Configuration {
     /// Costs a copy of everything that is wrong: not part of a publication,
     /// and not done for each.
     fn show(&mut self, pace: &mut Pace) {
-        let began = Instant::now();
+        let used = processor::of_thread();
         self.stale_page = None;
         self.page.replace(self.compiler.diagnostics());
-        pace.flushed(began, Instant::now());
+        let cost = processor::of_thread().saturating_sub(used);
+        pace.flushed(Instant::now(), cost);
     }
 }
 
@@ -380,6 +381,8 @@ fn bare_workload(resource: &AddressResource) -> Option<Update> {
 
 async fn sleep_maybe(until: Option<Instant>) {
     match until {
+        // A timer's tick is a millisecond.
+        Some(until) if until <= Instant::now() => {}
         Some(until) => sleep_until(until).await,
         None => std::future::pending().await,
     }

@@ -10,16 +10,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long the last publication took, and when it ended.
+/// When the last publication ended, and what it cost.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     last: Option<(Instant, Duration)>,
 }
 
 impl Pace {
-    /// A publication is done.
-    pub(crate) fn flushed(&mut self, began: Instant, ended: Instant) {
-        self.last = Some((ended, ended.duration_since(began)));
+    /// A publication is done. Its cost is processor time: that others had the
+    /// processors, or that a disk was slow, is no reason to publish more seldom.
+    pub(crate) fn flushed(&mut self, ended: Instant, cost: Duration) {
+        self.last = Some((ended, cost));
     }
 
     /// When what came at `since` is to be published.
@@ -31,10 +32,10 @@ impl Pace {
     }
 }
 
-/// After a publication we rest this many times as long as it took.
+/// After a publication we rest this many times what it cost.
 const SHARE: u32 = 4;
-/// And never longer than upstream's debounce; a publication that takes longer
-/// than a quarter of it is of a size where nobody waits for milliseconds.
+/// And never longer than upstream's debounce; a publication that costs more than
+/// a quarter of it is of a size where nobody waits for milliseconds.
 const REST_AT_MOST: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
@@ -50,7 +51,7 @@ mod tests {
         let cases = [(2, 8), (25, 100), (3000, 100)];
         for (cost, rest) in cases {
             let ended = start + ms(cost);
-            pace.flushed(start, ended);
+            pace.flushed(ended, ms(cost));
             assert_eq!(pace.next(ended), ended + ms(rest), "{cost}");
             let later = ended + ms(rest + 1);
             assert_eq!(pace.next(later), later, "after a while: at once");

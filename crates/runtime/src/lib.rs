@@ -7,6 +7,7 @@ mod backoff;
 mod drain;
 mod duration;
 mod env;
+pub mod processor;
 mod ready;
 mod scope;
 mod seldom;

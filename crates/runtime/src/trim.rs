@@ -13,7 +13,7 @@ use nix::sys::mman::{MmapAdvise, madvise};
 use nix::sys::resource::{UsageWho, getrusage};
 use tracing::debug;
 
-use crate::Readiness;
+use crate::{Readiness, processor};
 
 /// Between two looks at how busy the process was.
 const LOOK: Duration = Duration::from_secs(2);
@@ -62,13 +62,8 @@ impl Used {
                 faults: 0,
             };
         };
-        let micros = |time: nix::sys::time::TimeVal| {
-            u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap_or(0)
-        };
         Self {
-            processor: Duration::from_micros(
-                micros(usage.user_time()) + micros(usage.system_time()),
-            ),
+            processor: processor::of(&usage),
             faults: usage.minor_page_faults(),
         }
     }
