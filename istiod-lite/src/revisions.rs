@@ -3,7 +3,7 @@
 //! Owns tags and what they stand for. Policies and entries follow another rule, which is the compiler's: the label
 //! must be our revision, word for word.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ambit_kube::core::ObjectMeta;
@@ -81,7 +81,7 @@ impl Revisions {
                         Kind::Service => {
                             if is_tag(&key) {
                                 let said = Said::Service(key.namespace, key.name);
-                                all |= self.tag(said, tag(meta));
+                                all |= self.tag(said, meta.labels.as_ref().and_then(tag));
                             }
                         }
                         _ => {
@@ -132,22 +132,10 @@ impl Revisions {
         };
         before != stands
     }
-
-    /// Of the webhooks of one kind only these say anything any more; whether that changes anything.
-    pub(crate) fn retain(&mut self, still: &BTreeSet<Said>, validators: bool) -> bool {
-        let before = self.tags.len();
-        self.tags.retain(|said, _| match said {
-            Said::Service(..) => true,
-            Said::Webhook(_) => validators || still.contains(said),
-            Said::Validator => !validators || still.contains(said),
-        });
-        self.tags.len() != before
-    }
 }
 
 /// The tag and revision that an object's labels name.
-pub(crate) fn tag(meta: &ObjectMeta) -> Option<(&str, &str)> {
-    let labels = meta.labels.as_ref()?;
+pub(crate) fn tag(labels: &BTreeMap<String, String>) -> Option<(&str, &str)> {
     let tag = labels.get("istio.io/tag").map_or(DEFAULT, String::as_str);
     Some((tag, labels.get(REV)?))
 }
@@ -234,8 +222,7 @@ spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, p
         assert!(canary.tag(said.clone(), Some(("stable", "canary"))));
         assert!(!canary.tag(said.clone(), Some(("stable", "canary"))));
         assert!(canary.owns(&gateway("plain")));
-        assert!(!canary.retain(&BTreeSet::new(), true));
-        assert!(canary.retain(&BTreeSet::new(), false));
+        assert!(canary.tag(said, None));
         assert!(!canary.owns(&gateway("plain")));
         let service = "
 apiVersion: v1

@@ -5,7 +5,7 @@
 //! knows the whole configuration. What is written is decided elsewhere: statuses and objects by the compiler,
 //! addresses by [`Allocation`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -356,9 +356,6 @@ fn address_status(allocated: Allocated) -> Wanted {
         },
     }
 }
-
-/// Names of webhooks that say something.
-type Still = BTreeSet<crate::revisions::Said>;
 
 const FIRST_REVIEW: Duration = Duration::from_secs(5);
 const LAST_REVIEW: Duration = Duration::from_secs(300);

@@ -40,7 +40,7 @@ pub enum ConnectError {
 
 /// Makes a client; it connects when it is first used.
 ///
-/// Requests are bounded by `READ`, watches are not: their end is the server's to say.
+/// How long an answer may take is its asker's to say.
 ///
 /// # Errors
 /// No configuration, or one that can't be used.

@@ -6,6 +6,7 @@
 
 pub mod apply;
 mod client;
+mod follow;
 pub mod lease;
 mod metadata;
 pub mod node;
@@ -20,12 +21,13 @@ mod watch;
 mod webhooks;
 
 pub use client::{ConnectError, Connection, connect, connect_as_user};
+pub use follow::{Name, Stage, Timing, WatchState, Watches};
 pub use kube::Client;
-pub use metadata::{Seen, Watched, watch_metadata};
+pub use metadata::{Metadata, Seen, Watched, watch_metadata};
 pub use review::{ReviewError, ReviewLimits, Reviewed, ReviewedPod, TokenReviewer, Unavailable};
 pub use root_maps::{Discovers, Published, RootMapObserver, keep_root_maps};
 pub use root_secret::{KeptRoot, RootSecret, SecretError};
-pub use watch::{ApiSettings, ApiSource, Look, Stage, Timing, Unread, Wanted, WatchState, Watches};
+pub use watch::{ApiSettings, ApiSource, Look, Unread, Wanted};
 pub use webhooks::{
     ALWAYS_REJECT, ALWAYS_REJECTED, PatchObserver, WebhookConfigs, keep_webhook_configs,
 };

@@ -1,15 +1,12 @@
 //! Watches of metadata alone: for kinds of which only names, labels and owners matter.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
-use futures::StreamExt;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::{DynamicObject, PartialObjectMeta};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client};
-use tracing::debug;
+use kube::Client;
+use serde::Deserialize;
 
+use crate::follow::{Event, Following, Name, Resource, Told};
 use crate::resource::resource;
 
 /// What is watched.
@@ -25,16 +22,39 @@ pub struct Watched {
     pub selector: &'static str,
 }
 
+/// What is read of an object.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Metadata {
+    /// Another for another object of the same name.
+    pub uid: String,
+    /// Its labels.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Counts the changes of what it is to be; not of every kind.
+    pub generation: Option<i64>,
+    /// Another with every change.
+    pub resource_version: String,
+}
+
+impl Metadata {
+    /// Reads an object's text.
+    pub(crate) fn read(text: &[u8]) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Shape {
+            metadata: Metadata,
+        }
+        serde_json::from_slice(text).map(|Shape { metadata }| metadata)
+    }
+}
+
 /// What is seen.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// What was seen before doesn't count any more: everything is told again.
-    Again,
     /// It is there like this.
-    Here(ObjectMeta),
+    Here(Name, Metadata),
     /// It is gone.
-    Gone(ObjectMeta),
-    /// Everything has been told.
+    Gone(Name),
+    /// Everything that is there has been told; after the first and every later list.
     All,
 }
 
@@ -44,25 +64,26 @@ pub fn watch_metadata<F: FnMut(Seen) + Send>(
     what: Watched,
     mut on: F,
 ) -> impl Future<Output = ()> + Send + use<F> {
-    let of_kind = resource(what.group, what.version, what.kind);
-    let objects = Api::<PartialObjectMeta<DynamicObject>>::all_with(client.clone(), &of_kind);
-    let mut config = watcher::Config::default();
+    let plural = resource(what.group, what.version, what.kind).plural;
+    let mut all = Resource::all(what.group, what.version, &plural).metadata();
     if !what.selector.is_empty() {
-        config = config.labels(what.selector);
+        all = all.with_label(what.selector);
     }
+    let mut following = Following::new(client);
+    following.follow((), all, Metadata::read);
     async move {
-        let events = watcher(objects, config).default_backoff();
-        let mut events = std::pin::pin!(events);
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(Event::Init) => on(Seen::Again),
-                Ok(Event::InitApply(object) | Event::Apply(object)) => {
-                    on(Seen::Here(object.metadata));
-                }
-                Ok(Event::Delete(object)) => on(Seen::Gone(object.metadata)),
-                Ok(Event::InitDone) => on(Seen::All),
-                Err(error) => debug!(kind = what.kind, %error, "the watch is made again"),
+        loop {
+            match following.next().await.1 {
+                Told::Events(events) => events.into_iter().for_each(|event| match event {
+                    Event::Applied(name, metadata) => on(Seen::Here(name, metadata)),
+                    Event::Deleted(name) => on(Seen::Gone(name)),
+                }),
+                Told::Listed => on(Seen::All),
+                Told::Gone => {}
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,27 +2,18 @@
 //! labels of namespaces, an annotation on its pods, and whether its own
 //! DaemonSet is still wanted (`control-plane-contract` 1.1).
 
-mod told;
 mod write;
 
-use std::fmt::Debug;
 use std::sync::Arc;
 
-use ambit_kube::{Change, Object};
+use ambit_kube::{Change, Kind, Loaded, NotAnObject, Object, ObjectKey, read_object};
 use ambit_runtime::Scope;
-use futures::{Stream, StreamExt, stream};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::Api;
-use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event};
-use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
+use kube::Client;
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
 
-use self::told::Told;
 pub use self::write::{AnnotateError, Annotated, OwnDaemonSet, annotate_pod, daemon_set};
+use crate::follow::{Event, Following, Resource, Told};
+use crate::metadata::Metadata;
 
 /// The pods of one node and every namespace, as a source of changes.
 #[derive(Clone)]
@@ -42,76 +33,67 @@ impl NodeSource {
     /// [`Change::Synced`] once both lists have been told. Of namespaces, only
     /// the metadata is asked for.
     ///
-    /// A watch that breaks is begun again, at a growing pace; what vanished
-    /// meanwhile is told as deleted when the new list is complete. Nothing is
-    /// told as deleted for want of a server.
+    /// What vanished while nobody watched is told as deleted when a new list is
+    /// complete. Nothing is told as deleted for want of a server.
     pub fn run(self, scope: &Scope, tx: mpsc::Sender<Vec<Change>>) {
         scope.spawn("node source", self.serve(tx));
     }
 
     async fn serve(self, tx: mpsc::Sender<Vec<Change>>) {
-        let of_node = watcher::Config::default().fields(&format!("spec.nodeName={}", self.node));
-        let pods = kube::runtime::watcher(Api::<Pod>::all(self.client.clone()), of_node);
-        let namespaces = Api::<PartialObjectMeta<Namespace>>::all(self.client.clone());
-        let namespaces = kube::runtime::watcher(namespaces, watcher::Config::default());
-        let pods = followed("pods", pods, |mut pod: Pod| {
-            pod.metadata.managed_fields = None;
-            Object::Pod(Arc::new(pod))
-        });
-        let namespaces = followed(
-            "namespaces",
-            namespaces,
-            |found: PartialObjectMeta<Namespace>| {
-                let mut metadata = found.metadata;
-                metadata.managed_fields = None;
-                Object::Namespace(Arc::new(Namespace {
-                    metadata,
-                    ..Namespace::default()
-                }))
-            },
-        );
-        let mut all = std::pin::pin!(stream::select(pods, namespaces));
-        let mut missing = 2;
-        while let Some((changes, complete)) = all.next().await {
+        let pods = Resource::all("", "v1", "pods");
+        let pods = pods.selecting(&format!("spec.nodeName={}", self.node));
+        let namespaces = Resource::all("", "v1", "namespaces").metadata();
+        let all = [(Kind::Pod, pods), (Kind::Namespace, namespaces)];
+        let mut unlisted: Vec<_> = all.iter().map(|(kind, _)| *kind).collect();
+        let mut following = Following::new(&self.client);
+        for (kind, resource) in all {
+            following.follow(kind, resource, move |text| read(kind, text));
+        }
+        loop {
+            let (kind, told) = tokio::select! {
+                told = following.next() => told,
+                () = tx.closed() => return,
+            };
+            let changes = match told {
+                Told::Events(events) => events.into_iter().flat_map(|e| changes(kind, e)).collect(),
+                Told::Listed if unlisted.contains(&kind) => {
+                    unlisted.retain(|waiting| *waiting != kind);
+                    match &*unlisted {
+                        [] => vec![Change::Synced],
+                        _ => continue,
+                    }
+                }
+                Told::Listed | Told::Gone => continue,
+            };
             if !changes.is_empty() && tx.send(changes).await.is_err() {
-                return;
-            }
-            missing -= usize::from(complete);
-            if complete && missing == 0 && tx.send(vec![Change::Synced]).await.is_err() {
                 return;
             }
         }
     }
 }
 
-/// Batches of one kind; true with the batch that makes its first list whole.
-fn followed<K, S>(
-    what: &'static str,
-    events: S,
-    convert: impl Fn(K) -> Object + Send,
-) -> impl Stream<Item = (Vec<Change>, bool)>
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    S: Stream<Item = Result<Event<K>, watcher::Error>> + Send,
-{
-    let mut told = Told::default();
-    let mut silent = false;
-    events.default_backoff().filter_map(move |event| {
-        let news = match event {
-            Ok(event) => {
-                silent = false;
-                told.take(event, &convert)
-            }
-            Err(error) => {
-                // Once loudly, then quietly: a server that is away is away for a while.
-                if std::mem::replace(&mut silent, true) {
-                    debug!(what, %error, "the watch broke again");
-                } else {
-                    warn!(what, %error, "the watch broke; it is begun again until it holds");
-                }
-                None
-            }
-        };
-        std::future::ready(news)
-    })
+/// As the compiler reads it, but with the version of a pod: by it the agent
+/// knows its own writes.
+fn read(kind: Kind, text: &[u8]) -> Result<Loaded, NotAnObject> {
+    let mut loaded = read_object(kind, text)?;
+    for located in &mut loaded.objects {
+        if let Object::Pod(pod) = &mut located.object {
+            let metadata = Metadata::read(text).map_err(|cause| NotAnObject { kind, cause })?;
+            Arc::make_mut(pod).metadata.resource_version = Some(metadata.resource_version);
+        }
+    }
+    Ok(loaded)
 }
+
+fn changes(kind: Kind, event: Event<Loaded>) -> Vec<Change> {
+    match event {
+        Event::Applied(_, read) => read.objects.into_iter().map(Change::Apply).collect(),
+        Event::Deleted(name) => {
+            let key = ObjectKey::new(kind, Arc::clone(&name.namespace), Arc::clone(&name.name));
+            vec![Change::Delete(key)]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,16 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
-use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
+
+use crate::follow::{Event, Following, Name, Resource, Told};
 
 /// What every namespace is to have.
 #[derive(Clone, Default)]
@@ -50,19 +50,15 @@ pub async fn keep_root_maps(
     observer: Arc<dyn RootMapObserver>,
 ) {
     let now = published.borrow_and_update().clone();
-    let mut keeper = Keeper::new(client.clone(), now, observer);
+    let mut following = Following::new(&client);
     // Their metadata is all that is asked for.
-    let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
-    let namespaces =
-        kube::runtime::watcher(namespaces, watcher::Config::default()).default_backoff();
-    let maps = |name: &str| {
-        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let maps: Api<ConfigMap> = Api::all(client.clone());
-        kube::runtime::watcher(maps, config).default_backoff()
-    };
-    let mut namespaces = std::pin::pin!(namespaces);
-    let mut roots = std::pin::pin!(maps(ROOTS));
-    let mut revoked = std::pin::pin!(maps(REVOKED));
+    let namespaces = Resource::all("", "v1", NAMESPACES).metadata();
+    following.follow(NAMESPACES, namespaces, Item::namespace);
+    for name in [ROOTS, REVOKED] {
+        let maps = Resource::all("", "v1", "configmaps").with_name(name);
+        following.follow(name, maps, move |text| Item::map(name, text));
+    }
+    let mut keeper = Keeper::new(client, now, observer);
     let mut writing = FuturesUnordered::new();
     loop {
         while writing.len() < AT_ONCE
@@ -72,18 +68,7 @@ pub async fn keep_root_maps(
         }
         let wake = keeper.wake().filter(|_| writing.len() < AT_ONCE);
         tokio::select! {
-            Some(event) = namespaces.next() => match event {
-                Ok(event) => keeper.on_namespace(event),
-                Err(error) => debug!(%error, "namespaces"),
-            },
-            Some(event) = roots.next() => match event {
-                Ok(event) => keeper.on_map(ROOTS, event),
-                Err(error) => debug!(%error, "root ConfigMaps"),
-            },
-            Some(event) = revoked.next() => match event {
-                Ok(event) => keeper.on_map(REVOKED, event),
-                Err(error) => debug!(%error, "root ConfigMaps"),
-            },
+            (of, told) = following.next() => keeper.on_told(of, told),
             Ok(()) = published.changed() => {
                 let new = published.borrow_and_update().clone();
                 keeper.on_published(new);
@@ -101,6 +86,39 @@ async fn sleep_until(until: Option<Instant>) {
     }
 }
 
+/// What is read of an object.
+enum Item {
+    /// A namespace: its labels; none once it is ending.
+    Namespace(Option<BTreeMap<String, String>>),
+    /// A ConfigMap: the value, if it has the label as well.
+    Map(Option<String>),
+}
+
+impl Item {
+    fn namespace(text: &[u8]) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Shape {
+            metadata: Metadata,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Metadata {
+            labels: Option<BTreeMap<String, String>>,
+            deletion_timestamp: Option<String>,
+        }
+        let Shape { metadata } = serde_json::from_slice(text)?;
+        let lives = metadata.deletion_timestamp.is_none();
+        Ok(Self::Namespace(
+            lives.then(|| metadata.labels.unwrap_or_default()),
+        ))
+    }
+
+    fn map(name: &str, text: &[u8]) -> serde_json::Result<Self> {
+        let map: ConfigMap = serde_json::from_slice(text)?;
+        Ok(Self::Map(content(name, map)))
+    }
+}
+
 /// One ConfigMap: its namespace and name.
 type Place = (String, &'static str);
 
@@ -111,22 +129,14 @@ struct Keeper {
     observer: Arc<dyn RootMapObserver>,
     /// Labels of the namespaces that live.
     namespaces: HashMap<String, BTreeMap<String, String>>,
-    listed: Listing,
+    /// The namespaces, and each of the two ConfigMaps, were listed once: before that nothing is written, or a
+    /// restart would write everything again.
+    listed: BTreeSet<&'static str>,
     /// What is there: the value, if it has the label as well.
     maps: HashMap<Place, Option<String>>,
-    listing: HashMap<&'static str, BTreeSet<String>>,
     /// What is wrong, and when it is tried again.
     due: HashMap<Place, (Instant, u32)>,
     writing: BTreeSet<Place>,
-}
-
-/// Names of a list that isn't whole yet, and which lists have been.
-#[derive(Default)]
-struct Listing {
-    names: BTreeSet<String>,
-    /// The namespaces, and each of the two ConfigMaps, were listed once: before that nothing is written, or a
-    /// restart would write everything again.
-    done: BTreeSet<&'static str>,
 }
 
 impl Keeper {
@@ -136,92 +146,50 @@ impl Keeper {
             published,
             observer,
             namespaces: HashMap::new(),
-            listed: Listing::default(),
+            listed: BTreeSet::new(),
             maps: HashMap::new(),
-            listing: HashMap::new(),
             due: HashMap::new(),
             writing: BTreeSet::new(),
         }
     }
 
-    fn on_namespace(&mut self, event: Event<PartialObjectMeta<Namespace>>) {
-        match event {
-            Event::Init => self.listed.names.clear(),
-            Event::InitApply(namespace) => {
-                let name = namespace.metadata.name.clone().unwrap_or_default();
-                self.listed.names.insert(name);
-                self.learn(namespace);
-            }
-            Event::Apply(namespace) => self.learn(namespace),
-            Event::Delete(namespace) => {
-                let name = namespace.metadata.name.unwrap_or_default();
-                self.forget(&name);
-            }
-            Event::InitDone => {
-                let listed = std::mem::take(&mut self.listed.names);
-                let gone = self
-                    .namespaces
-                    .keys()
-                    .filter(|name| !listed.contains(*name));
-                for name in gone.cloned().collect::<Vec<_>>() {
-                    self.forget(&name);
+    /// Something was told of the namespaces, or of the ConfigMaps of a name.
+    fn on_told(&mut self, of: &'static str, told: Told<Item>) {
+        match told {
+            Told::Events(events) => events
+                .into_iter()
+                .for_each(|event| self.on_event(of, event)),
+            Told::Listed => {
+                if self.listed.insert(of) {
+                    self.look_at_all();
                 }
-                self.on_listed(NAMESPACES);
             }
+            Told::Gone => {}
         }
     }
 
-    fn learn(&mut self, namespace: PartialObjectMeta<Namespace>) {
-        let meta = namespace.metadata;
-        let name = meta.name.unwrap_or_default();
-        if meta.deletion_timestamp.is_some() {
-            return self.forget(&name);
+    fn on_event(&mut self, of: &'static str, event: Event<Item>) {
+        match event {
+            Event::Applied(Name { name, .. }, Item::Namespace(Some(labels))) => {
+                self.namespaces.insert((*name).to_owned(), labels);
+                self.look_at(&name);
+            }
+            Event::Applied(Name { name, .. }, Item::Namespace(None)) => self.forget(&name),
+            Event::Applied(Name { namespace, .. }, Item::Map(content)) => {
+                self.maps.insert(((*namespace).to_owned(), of), content);
+                self.look_at(&namespace);
+            }
+            Event::Deleted(Name { name, .. }) if of == NAMESPACES => self.forget(&name),
+            Event::Deleted(Name { namespace, .. }) => {
+                self.maps.remove(&((*namespace).to_owned(), of));
+                self.look_at(&namespace);
+            }
         }
-        self.namespaces
-            .insert(name.clone(), meta.labels.unwrap_or_default());
-        self.look_at(&name);
     }
 
     fn forget(&mut self, namespace: &str) {
         self.namespaces.remove(namespace);
         self.due.retain(|(of, _), _| of != namespace);
-    }
-
-    fn on_map(&mut self, name: &'static str, event: Event<ConfigMap>) {
-        match event {
-            Event::Init => {
-                self.listing.insert(name, BTreeSet::new());
-            }
-            Event::InitApply(map) => {
-                let namespace = map.metadata.namespace.clone().unwrap_or_default();
-                self.listing.entry(name).or_default().insert(namespace);
-                self.learn_map(name, &map);
-            }
-            Event::Apply(map) => self.learn_map(name, &map),
-            Event::Delete(map) => {
-                let namespace = map.metadata.namespace.unwrap_or_default();
-                self.maps.remove(&(namespace.clone(), name));
-                self.look_at(&namespace);
-            }
-            Event::InitDone => {
-                let listed = self.listing.remove(name).unwrap_or_default();
-                self.maps
-                    .retain(|(of, which), _| *which != name || listed.contains(of));
-                self.on_listed(name);
-            }
-        }
-    }
-
-    fn learn_map(&mut self, name: &'static str, map: &ConfigMap) {
-        let namespace = map.metadata.namespace.clone().unwrap_or_default();
-        let place = (namespace.clone(), name);
-        self.maps.insert(place, content(name, map));
-        self.look_at(&namespace);
-    }
-
-    fn on_listed(&mut self, what: &'static str) {
-        self.listed.done.insert(what);
-        self.look_at_all();
     }
 
     fn on_published(&mut self, published: Published) {
@@ -236,7 +204,7 @@ impl Keeper {
 
     /// Notes what is wrong in a namespace, and what no longer is.
     fn look_at(&mut self, namespace: &str) {
-        if self.listed.done.len() < 3 {
+        if self.listed.len() < 3 {
             return;
         }
         for name in [ROOTS, REVOKED] {
@@ -320,7 +288,8 @@ impl Keeper {
                     "root ConfigMap written"
                 );
                 self.observer.written();
-                self.learn_map(place.1, &map);
+                self.maps.insert(place.clone(), content(place.1, map));
+                self.look_at(&place.0);
             }
             // The namespace ends or has ended; an event says so soon, or it comes back.
             Err(kube::Error::Api(status)) if is_ending(&status) => self.later(place, ENDING),
@@ -346,15 +315,15 @@ fn is_ending(status: &kube::core::Status) -> bool {
 }
 
 /// What a ConfigMap says, if it has the label, and nothing otherwise.
-fn content(name: &'static str, map: &ConfigMap) -> Option<String> {
-    let labels = map.metadata.labels.as_ref()?;
+fn content(name: &str, map: ConfigMap) -> Option<String> {
+    let labels = map.metadata.labels?;
     if labels.get(LABEL).map(String::as_str) != Some("true") {
         return None;
     }
-    map.data.as_ref()?.get(key(name)).cloned()
+    map.data?.remove(key(name))
 }
 
-fn key(name: &'static str) -> &'static str {
+fn key(name: &str) -> &'static str {
     match name {
         ROOTS => "root-cert.pem",
         _ => "ca-crl.pem",

@@ -9,18 +9,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
+
+use crate::follow::{Event, Following, Resource, Told};
 
 /// The annotation of an object that the webhook refuses whatever else it is.
 pub const ALWAYS_REJECT: &str = "internal.istio.io/webhook-always-reject";
@@ -73,28 +72,32 @@ pub async fn keep_webhook_configs(
     observer: Arc<dyn PatchObserver>,
 ) {
     let api: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
-    let events = kube::runtime::watcher(api.clone(), watcher::Config::default()).default_backoff();
-    let mut events = std::pin::pin!(events);
-    let mut known: BTreeMap<String, ValidatingWebhookConfiguration> = BTreeMap::new();
+    let mut following = Following::new(&client);
+    let all = Resource::all(GROUP, "v1", "validatingwebhookconfigurations");
+    for name in &configs.names {
+        following.follow((), all.clone().with_name(name), |text| {
+            serde_json::from_slice::<ValidatingWebhookConfiguration>(text)
+        });
+    }
+    let mut known = Known::new();
     let mut proven = false;
     let mut failures = 0_u32;
     let mut due: Option<Instant> = None;
     bundle.mark_changed();
     loop {
         tokio::select! {
-            Some(event) = events.next() => match event {
-                Ok(Event::Apply(config) | Event::InitApply(config)) => {
-                    let name = config.metadata.name.clone().unwrap_or_default();
-                    if configs.names.contains(&name) {
-                        known.insert(name, config);
-                        due.get_or_insert_with(Instant::now);
+            ((), told) = following.next() => if let Told::Events(events) = told {
+                for event in events {
+                    match event {
+                        Event::Applied(name, config) => {
+                            known.insert(name.name, config);
+                            due.get_or_insert_with(Instant::now);
+                        }
+                        Event::Deleted(name) => {
+                            known.remove(&name.name);
+                        }
                     }
                 }
-                Ok(Event::Delete(config)) => {
-                    known.remove(&config.metadata.name.unwrap_or_default());
-                }
-                Ok(Event::Init | Event::InitDone) => {}
-                Err(error) => debug!(%error, "webhook configurations"),
             },
             Ok(()) = bundle.changed() => {
                 due.get_or_insert_with(Instant::now);
@@ -132,7 +135,7 @@ async fn sleep_until(until: Option<Instant>) {
     }
 }
 
-type Known = BTreeMap<String, ValidatingWebhookConfiguration>;
+type Known = BTreeMap<Arc<str>, ValidatingWebhookConfiguration>;
 
 /// Whether every configuration trusts the bundle now.
 async fn put_bundle(
@@ -282,6 +285,7 @@ fn trials() -> [(&'static str, &'static str, Value); 2] {
     ]
 }
 
+const GROUP: &str = "admissionregistration.k8s.io";
 const MANAGER: &str = "istiod-lite";
 const DEADLINE: Duration = Duration::from_secs(10);
 const FIRST: Duration = Duration::from_millis(250);

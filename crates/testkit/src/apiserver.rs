@@ -1,35 +1,44 @@
-//! An API server for tests of clients: objects in memory on a loopback port, and faults on request.
+//! An API server for tests of clients: objects in memory, on a loopback port or without one, and faults on request.
 //!
-//! Speaks what Ambit's own writers use: get, list, create, replace, apply, merge patch and delete with their
-//! preconditions, resource versions, generations, the `status` subresource and field ownership. It knows no kinds:
-//! no schema, no defaults, no admission, no watches. What real servers do is for the tests on one.
+//! Speaks what Ambit's own clients use: get, list in pages, watch, create, replace, apply, merge patches and delete with
+//! their preconditions, selectors, resource versions, generations, the `status` subresource and field ownership. It
+//! knows no kinds: no schema, no defaults, no admission. What real servers do is for the tests on one.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use futures::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Body, Frame};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 mod apply;
+mod asked;
+mod state;
+mod watching;
 
-use apply::Fields;
+use asked::Asked;
+pub use state::Snapshot;
+use state::State;
+use watching::Watch;
+pub use watching::{bookmark, event};
 
 /// A server; it ends when the last clone is gone.
 #[derive(Clone)]
 pub struct ApiServer {
-    address: SocketAddr,
-    state: Arc<Mutex<State>>,
-    _serving: Arc<Serving>,
+    address: Option<SocketAddr>,
+    shared: Arc<Shared>,
+    _serving: Option<Arc<Serving>>,
 }
 
 struct Serving(tokio::task::AbortHandle);
@@ -40,10 +49,36 @@ impl Drop for Serving {
     }
 }
 
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    faults: Mutex<Faults>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Default)]
+struct Faults {
+    always: Option<Fault>,
+    /// By verb and the end of the path; each comes once.
+    next: VecDeque<(&'static str, &'static str, Trouble)>,
+    down: bool,
+}
+
+type Fault = Box<dyn FnMut(&str, &str) -> Option<Trouble> + Send>;
+
 /// One request that was served.
 #[derive(Debug, Clone)]
 pub struct Served {
-    /// `PATCH`, or `APPLY` for a patch that applies.
+    /// `PATCH`, or `APPLY` for a patch that applies; `GET` for one object, `LIST` and `WATCH` for many.
     pub verb: String,
     /// Without the query.
     pub path: String,
@@ -53,43 +88,41 @@ pub struct Served {
     pub code: u16,
 }
 
-type Fault = Box<dyn FnMut(&str, &str) -> Option<Trouble> + Send>;
+/// Whether a verb changes anything.
+pub fn is_write(verb: &str) -> bool {
+    !matches!(verb, "GET" | "LIST" | "WATCH")
+}
 
 /// What happens to a request instead of, or before, its being served.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
     /// This answer, and nothing else is done.
     Refuse(u16),
+    /// The same, in these words.
+    Say(u16, &'static str),
     /// It is done, and this is answered all the same.
     LoseAnswer(u16),
     /// It is done after this long.
     Delay(Duration),
+    /// It is done, and the connection ends in the middle of the answer.
+    Cut,
+    /// A list that lacks everything.
+    Empty,
 }
 
-#[derive(Default)]
-struct State {
-    objects: BTreeMap<String, Stored>,
-    version: u64,
-    served: Vec<Served>,
-    fault: Option<Fault>,
-}
-
-#[derive(Default, Clone)]
-struct Stored {
-    object: Value,
-    /// By manager and subresource, what it applied last.
-    managers: BTreeMap<(String, bool), Fields>,
-}
-
-struct Asked {
-    verb: String,
-    path: String,
-    manager: String,
-    force: bool,
-    body: Value,
-}
+/// What an answer consists of.
+pub type AnswerBody = UnsyncBoxBody<Bytes, io::Error>;
 
 impl ApiServer {
+    /// One on no port, for clients that [ask](Self::answer) it directly.
+    pub fn unbound() -> Self {
+        Self {
+            address: None,
+            shared: Arc::default(),
+            _serving: None,
+        }
+    }
+
     /// Starts one on a free port.
     ///
     /// # Errors
@@ -97,8 +130,8 @@ impl ApiServer {
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let state = Arc::new(Mutex::new(State::default()));
-        let shared = Arc::clone(&state);
+        let unbound = Self::unbound();
+        let served = unbound.clone();
         #[expect(
             clippy::disallowed_methods,
             reason = "aborted when the server is dropped"
@@ -106,9 +139,12 @@ impl ApiServer {
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let state = Arc::clone(&shared);
+                let served = served.clone();
                 connections.spawn(async move {
-                    let service = service_fn(move |request| serve(Arc::clone(&state), request));
+                    let service = service_fn(move |request| {
+                        let served = served.clone();
+                        async move { served.answer(request).await }
+                    });
                     let builder = Builder::new();
                     let stream = TokioIo::new(stream);
                     let _ = builder.serve_connection(stream, service).await;
@@ -116,315 +152,253 @@ impl ApiServer {
             }
         });
         Ok(Self {
-            address,
-            state,
-            _serving: Arc::new(Serving(task.abort_handle())),
+            address: Some(address),
+            _serving: Some(Arc::new(Serving(task.abort_handle()))),
+            ..unbound
         })
     }
 
-    /// Where it is, for a client.
+    /// Where it is, for a client; nowhere if it is on no port.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let address = self.address.map(|address| format!("http://{address}"));
+        address.unwrap_or_default()
     }
 
     /// From now on each request is shown to this (verb and path), which may make trouble.
     pub fn trouble(&self, fault: impl FnMut(&str, &str) -> Option<Trouble> + Send + 'static) {
-        self.lock().fault = Some(Box::new(fault));
+        self.shared.faults().always = Some(Box::new(fault));
+    }
+
+    /// The next request with this verb whose path ends so meets trouble.
+    pub fn trouble_once(&self, verb: &'static str, path: &'static str, trouble: Trouble) {
+        self.shared.faults().next.push_back((verb, path, trouble));
     }
 
     /// No more trouble.
     pub fn calm(&self) {
-        self.lock().fault = None;
+        let mut faults = self.shared.faults();
+        faults.always = None;
+        faults.next.clear();
+    }
+
+    /// From now on nobody answers, or somebody does again. Watches end.
+    pub fn set_down(&self, down: bool) {
+        self.shared.faults().down = down;
+        if down {
+            self.end_watches();
+        }
     }
 
     /// What it holds at a path.
     pub fn get(&self, path: &str) -> Option<Value> {
-        let state = self.lock();
-        state.objects.get(path).map(|stored| stored.object.clone())
+        self.shared.lock().get(path)
     }
 
     /// Every path that it holds.
     pub fn paths(&self) -> Vec<String> {
-        self.lock().objects.keys().cloned().collect()
+        self.shared.lock().paths()
     }
 
     /// Puts an object there as somebody else would; it gets its uid and versions.
     pub fn put(&self, path: &str, object: Value) {
-        let mut state = self.lock();
-        let stored = state.objects.get(path).cloned().unwrap_or_default();
-        state.store(path, Stored { object, ..stored });
+        self.shared.lock().put(path, object);
+    }
+
+    /// Puts an object into a collection, or that of its namespace; its version.
+    pub fn add(&self, collection: &str, object: Value) -> u64 {
+        let of = |pointer| object.pointer(pointer).and_then(Value::as_str);
+        let (namespace, name) = (of("/metadata/namespace"), of("/metadata/name"));
+        let path = path(
+            collection,
+            namespace.unwrap_or_default(),
+            name.unwrap_or_default(),
+        );
+        self.shared.lock().put(&path, object)
     }
 
     /// Deletes an object as somebody else would.
     pub fn delete(&self, path: &str) {
-        self.lock().objects.remove(path);
+        self.shared.lock().delete(path);
+    }
+
+    /// Deletes an object of a collection, or of that of its namespace.
+    pub fn remove(&self, collection: &str, namespace: &str, name: &str) {
+        self.delete(&path(collection, namespace, name));
     }
 
     /// What was asked, in order.
     pub fn served(&self) -> Vec<Served> {
-        self.lock().served.clone()
+        self.shared.lock().served.clone()
     }
 
     /// What was asked since the last call of this.
     pub fn take_served(&self) -> Vec<Served> {
-        std::mem::take(&mut self.lock().served)
+        std::mem::take(&mut self.shared.lock().served)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How often a path was asked for with a verb.
+    pub fn count(&self, verb: &str, path: &str) -> usize {
+        let state = self.shared.lock();
+        let asked = state.served.iter();
+        asked
+            .filter(|one| one.verb == verb && one.path == path)
+            .count()
     }
-}
 
-async fn serve(
-    state: Arc<Mutex<State>>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, hyper::http::Error> {
-    let asked = Asked::read(request).await;
-    let trouble = {
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let fault = state.fault.as_mut();
-        fault.and_then(|fault| fault(&asked.verb, &asked.path))
-    };
-    if let Some(Trouble::Delay(wait)) = trouble {
-        tokio::time::sleep(wait).await;
+    /// Objects a page, whatever is asked for.
+    pub fn page(&self, size: usize) {
+        self.shared.lock().page = Some(size);
     }
-    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-    let (code, body) = match trouble {
-        Some(Trouble::Refuse(code)) => refusal(code),
-        Some(Trouble::LoseAnswer(code)) => {
-            let _ = state.answer(&asked);
-            refusal(code)
+
+    /// Ends every watch, as a server does that restarts or rolls its connections.
+    pub fn end_watches(&self) {
+        self.shared.lock().end_watches();
+    }
+
+    /// Forgets all history.
+    pub fn compact(&self) {
+        self.shared.lock().compact();
+    }
+
+    /// A line for whoever watches the path now.
+    pub fn inject(&self, path: &str, line: &str) {
+        self.shared.lock().inject(path, line);
+    }
+
+    /// A sign of life, with the newest version, for whoever watches the path now.
+    pub fn bookmark(&self, path: &str) {
+        let line = bookmark(self.shared.lock().version);
+        self.inject(path, &line);
+    }
+
+    /// Everything as it is, for a later [`restore`](Self::restore).
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.lock().snapshot()
+    }
+
+    /// As after a restore from an older snapshot: everything is as it was, versions go on from there, and watches hear
+    /// nothing of it.
+    pub fn restore(&self, old: &Snapshot) {
+        self.shared.lock().restore(old);
+    }
+
+    /// The next change gets a version after this one.
+    pub fn skip_to(&self, version: u64) {
+        self.shared.lock().version = version;
+    }
+
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub async fn answer<B>(&self, request: Request<B>) -> io::Result<Response<AnswerBody>>
+    where
+        B: Body,
+    {
+        let asked = Asked::read(request).await;
+        let trouble = self.shared.faults().meets(&asked)?;
+        if let Some(Trouble::Delay(wait)) = trouble {
+            tokio::time::sleep(wait).await;
         }
-        Some(Trouble::Delay(_)) | None => state.answer(&asked).unwrap_or_else(refusal),
-    };
-    state.served.push(Served {
-        verb: asked.verb,
-        path: asked.path,
-        body: asked.body,
-        code,
-    });
-    Response::builder()
-        .status(code)
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body.to_string())))
+        let (code, body) = match trouble {
+            Some(Trouble::Refuse(code)) => refusal(code, &format!("the test says {code}")),
+            Some(Trouble::Say(code, why)) => refusal(code, why),
+            Some(Trouble::LoseAnswer(code)) => {
+                let _ = self.shared.lock().answer(&asked);
+                refusal(code, "the answer is lost")
+            }
+            Some(Trouble::Empty) => {
+                let version = self.shared.lock().version.to_string();
+                (
+                    200,
+                    json!({"metadata": {"resourceVersion": version}, "items": []}),
+                )
+            }
+            _ => {
+                let answered = self.shared.lock().answer(&asked);
+                answered.unwrap_or_else(|code| refusal(code, "the server's own judgement"))
+            }
+        };
+        let watches = asked.verb == "WATCH" && code == 200;
+        let body = match (watches, trouble) {
+            (true, _) => watched(Watch::new(&self.shared, &asked)),
+            (false, Some(Trouble::Cut)) => cut(&body.to_string()),
+            (false, _) => Full::<Bytes>::from(body.to_string())
+                .map_err(|never| match never {})
+                .boxed_unsync(),
+        };
+        self.shared.lock().served.push(Served {
+            verb: asked.verb,
+            path: asked.path,
+            body: asked.body,
+            code,
+        });
+        Response::builder()
+            .status(code)
+            .header("content-type", "application/json")
+            .body(body)
+            .map_err(io::Error::other)
+    }
 }
 
-fn refusal(code: u16) -> (u16, Value) {
+impl Faults {
+    /// The trouble that a request meets, if it is answered at all.
+    fn meets(&mut self, asked: &Asked) -> io::Result<Option<Trouble>> {
+        if self.down {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        let always = self.always.as_mut();
+        let always = always.and_then(|fault| fault(&asked.verb, &asked.path));
+        Ok(always.or_else(|| {
+            let at = self
+                .next
+                .iter()
+                .position(|(verb, path, _)| asked.verb == *verb && asked.path.ends_with(path));
+            Some(self.next.remove(at?)?.2)
+        }))
+    }
+}
+
+fn watched(watch: Watch) -> AnswerBody {
+    let lines = stream::unfold(watch, |mut watch| async move {
+        let lines = watch.next().await?;
+        Some((io::Result::Ok(Frame::data(Bytes::from(lines))), watch))
+    });
+    StreamBody::new(lines).boxed_unsync()
+}
+
+fn cut(text: &str) -> AnswerBody {
+    let half = text.as_bytes().iter().take(text.len() / 2);
+    let frames: [io::Result<Frame<Bytes>>; 2] = [
+        Ok(Frame::data(half.copied().collect())),
+        Err(io::ErrorKind::ConnectionReset.into()),
+    ];
+    StreamBody::new(stream::iter(frames)).boxed_unsync()
+}
+
+/// Of an object in a collection.
+fn path(collection: &str, namespace: &str, name: &str) -> String {
+    match collection.rsplit_once('/') {
+        Some((parent, plural)) if !namespace.is_empty() && !parent.contains("/namespaces/") => {
+            format!("{parent}/namespaces/{namespace}/{plural}/{name}")
+        }
+        _ => format!("{collection}/{name}"),
+    }
+}
+
+fn refusal(code: u16, why: &str) -> (u16, Value) {
     let reason = match code {
         404 => "NotFound",
         409 => "Conflict",
+        410 => "Expired",
         _ => "InternalError",
     };
     let body = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": format!("the test says {code}"), "reason": reason, "code": code,
+        "message": why, "reason": reason, "code": code,
     });
     (code, body)
 }
-
-impl Asked {
-    async fn read(request: Request<Incoming>) -> Self {
-        let (head, body) = request.into_parts();
-        let of_apply = head.headers.get("content-type");
-        let of_apply =
-            of_apply.is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply-patch"));
-        let verb = match head.method {
-            Method::PATCH if of_apply => "APPLY".to_owned(),
-            method => method.to_string(),
-        };
-        let query = head.uri.query().unwrap_or_default();
-        let parameter = |name: &str| {
-            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
-        };
-        let manager = parameter("fieldManager").unwrap_or_default();
-        let manager = manager.replace("%2F", "/");
-        let force = parameter("force") == Some("true");
-        let body = body.collect().await.map(|body| body.to_bytes());
-        let body = body.unwrap_or_default();
-        Self {
-            path: head.uri.path().to_owned(),
-            body: serde_json::from_slice(&body).unwrap_or_default(),
-            verb,
-            manager,
-            force,
-        }
-    }
-}
-
-impl State {
-    fn answer(&mut self, asked: &Asked) -> Result<(u16, Value), u16> {
-        let (path, status) = match asked.path.strip_suffix("/status") {
-            Some(path) => (path, true),
-            None => (&*asked.path, false),
-        };
-        match &*asked.verb {
-            "GET" => self.read(path),
-            "POST" => {
-                let name = asked.body.pointer("/metadata/name");
-                let name = name.and_then(Value::as_str).ok_or(422_u16)?;
-                let path = format!("{path}/{name}");
-                if self.objects.contains_key(&path) {
-                    return Err(409);
-                }
-                let object = asked.body.clone();
-                let stored = Stored {
-                    object,
-                    ..Stored::default()
-                };
-                Ok((201, self.store(&path, stored)))
-            }
-            "PUT" => {
-                let before = self.known(path, &asked.body)?;
-                let object = asked.body.clone();
-                Ok((200, self.store(path, Stored { object, ..before })))
-            }
-            "APPLY" => self.apply(path, status, asked),
-            "PATCH" => {
-                let mut stored = self.known(path, &asked.body)?;
-                apply::merge_patch(&mut stored.object, &asked.body);
-                Ok((200, self.store(path, stored)))
-            }
-            "DELETE" => {
-                let stored = self.objects.get(path).ok_or(404_u16)?;
-                let wanted = asked.body.pointer("/preconditions/uid");
-                if wanted.is_some_and(|uid| stored.object.pointer("/metadata/uid") != Some(uid)) {
-                    return Err(409);
-                }
-                self.objects.remove(path);
-                Ok((
-                    200,
-                    json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}),
-                ))
-            }
-            _ => Err(405),
-        }
-    }
-
-    fn read(&self, path: &str) -> Result<(u16, Value), u16> {
-        if let Some(stored) = self.objects.get(path) {
-            return Ok((200, stored.object.clone()));
-        }
-        let (parent, last) = path.rsplit_once('/').unwrap_or_default();
-        let is_of = |at: &str| {
-            let (collection, _) = at.rsplit_once('/').unwrap_or_default();
-            let of_all = || {
-                let rest = collection
-                    .strip_prefix(parent)?
-                    .strip_prefix("/namespaces/")?;
-                let (namespace, plural) = rest.split_once('/')?;
-                (!namespace.is_empty() && plural == last).then_some(())
-            };
-            collection == path || of_all().is_some()
-        };
-        let items = self.objects.iter().filter(|(at, _)| is_of(at));
-        let items: Vec<_> = items.map(|(_, stored)| stored.object.clone()).collect();
-        if items.is_empty() && !COLLECTIONS.contains(&last) {
-            return Err(404);
-        }
-        let version = self.version.to_string();
-        Ok((
-            200,
-            json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items}),
-        ))
-    }
-
-    /// What is there, if it is at the version that was asked for.
-    fn known(&self, path: &str, body: &Value) -> Result<Stored, u16> {
-        let stored = self.objects.get(path).ok_or(404_u16)?;
-        let wanted = body.pointer("/metadata/resourceVersion");
-        let wanted = wanted.filter(|version| version.as_str() != Some(""));
-        if wanted.is_some_and(|version| {
-            stored.object.pointer("/metadata/resourceVersion") != Some(version)
-        }) {
-            return Err(409);
-        }
-        Ok(stored.clone())
-    }
-
-    fn apply(&mut self, path: &str, status: bool, asked: &Asked) -> Result<(u16, Value), u16> {
-        let known = self.objects.contains_key(path);
-        if status && !known {
-            return Err(404);
-        }
-        let mut stored = if known {
-            self.known(path, &asked.body)?
-        } else {
-            Stored::default()
-        };
-        let key = (asked.manager.clone(), status);
-        let fields = Fields::of(&asked.body, status);
-        let contested = stored.managers.iter().any(|(manager, theirs)| {
-            *manager != key && theirs.contradicts(&fields, &stored.object, &asked.body)
-        });
-        if contested && !asked.force {
-            return Err(409);
-        }
-        let before = stored.managers.insert(key, fields.clone());
-        let others: Vec<_> = stored.managers.values().cloned().collect();
-        if let Some(before) = before {
-            apply::prune(&mut stored.object, &before, &others);
-        }
-        apply::merge(&mut stored.object, &asked.body, &fields);
-        Ok((if known { 200 } else { 201 }, self.store(path, stored)))
-    }
-
-    fn store(&mut self, path: &str, mut stored: Stored) -> Value {
-        let before = self.objects.get(path).map(|stored| &stored.object);
-        let of = |pointer| before.and_then(|before| before.pointer(pointer)).cloned();
-        let (uid, created) = (of("/metadata/uid"), of("/metadata/creationTimestamp"));
-        let generation = of("/metadata/generation").and_then(|number| number.as_i64());
-        let same_spec =
-            before.is_some_and(|before| before.get("spec") == stored.object.get("spec"));
-        let same = before.is_some_and(|before| apply::is_same(before, &stored.object));
-        let version = before.and_then(|before| before.pointer("/metadata/resourceVersion"));
-        let version = version.filter(|_| same).cloned();
-        let version = version.unwrap_or_else(|| {
-            self.version += 1;
-            self.version.to_string().into()
-        });
-        let generation = match generation {
-            Some(generation) if same_spec => generation,
-            generation => generation.unwrap_or_default() + 1,
-        };
-        let managed = stored.managers.iter().map(|((manager, status), fields)| {
-            json!({
-                "manager": manager, "operation": "Apply", "fieldsType": "FieldsV1",
-                "fieldsV1": fields.written(), "subresource": if *status { "status" } else { "" },
-            })
-        });
-        let managed: Vec<_> = managed.collect();
-        if let Some(object) = stored.object.as_object_mut() {
-            let meta = object.entry("metadata").or_insert_with(|| json!({}));
-            if let Some(meta) = meta.as_object_mut() {
-                let uid = uid.unwrap_or_else(|| format!("uid-{version}").into());
-                meta.insert("uid".into(), uid);
-                let created = created.unwrap_or_else(|| "2026-01-01T00:00:00Z".into());
-                meta.insert("creationTimestamp".into(), created);
-                meta.insert("generation".into(), generation.into());
-                meta.insert("resourceVersion".into(), version);
-                meta.insert("managedFields".into(), managed.into());
-            }
-        }
-        let object = stored.object.clone();
-        self.objects.insert(path.to_owned(), stored);
-        object
-    }
-}
-
-/// What is a list even when nothing is in it.
-const COLLECTIONS: [&str; 10] = [
-    "gateways",
-    "gatewayclasses",
-    "services",
-    "serviceentries",
-    "deployments",
-    "serviceaccounts",
-    "poddisruptionbudgets",
-    "horizontalpodautoscalers",
-    "mutatingwebhookconfigurations",
-    "validatingwebhookconfigurations",
-];
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Test support: a sandbox of network namespaces with nodes and pods, child
-//! processes in them, tokens, HTTP clients and packet captures.
+//! processes in them, tokens, HTTP clients, packet captures, and an API server
+//! in memory.
 //!
 //! Stands in for what surrounds the mesh (kubelet, kube-proxy, token issuer),
 //! never for the mesh itself. A development dependency only.

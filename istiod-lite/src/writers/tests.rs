@@ -2,7 +2,7 @@ use ambit_cluster::connect;
 use ambit_compile::{Compiler, Settings};
 use ambit_kube::Object;
 use ambit_telemetry::Metrics;
-use ambit_testkit::apiserver::{ApiServer, Trouble};
+use ambit_testkit::apiserver::{ApiServer, Trouble, is_write};
 
 use super::*;
 
@@ -272,7 +272,7 @@ async fn who_takes_over_does_what_the_other_could_not() {
     fill(&api, MESH);
     api.trouble(|verb, path| {
         let of_leases = path.contains("/leases");
-        (!of_leases && verb != "GET").then_some(Trouble::Refuse(500))
+        (!of_leases && is_write(verb)).then_some(Trouble::Refuse(500))
     });
     let one = Replica::new(&api, "one", "default", MESH).await;
     let two = Replica::new(&api, "two", "default", MESH).await;
@@ -322,7 +322,7 @@ async fn side_by_side_each_touches_only_its_own() {
         let served = api.served();
         let touched = served
             .iter()
-            .filter(|one| one.verb != "GET" && one.path.contains("/wp"));
+            .filter(|one| is_write(&one.verb) && one.path.contains("/wp"));
         touched.count()
     };
     assert_eq!(of_gateway(), 0);

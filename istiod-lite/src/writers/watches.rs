@@ -1,59 +1,51 @@
 //! What writers watch by themselves: tags, classes, and the objects of waypoints.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_cluster::apply::create_missing;
-use ambit_cluster::{Client, Seen, Watched, watch_metadata};
-use ambit_kube::core::ObjectMeta;
+use ambit_cluster::{Client, Metadata, Name, Seen, Watched, watch_metadata};
 use ambit_runtime::{CancellationToken, Scope};
-use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{Shared, Still};
+use super::Shared;
 use crate::deployer::{KINDS, MARK, Pending};
 use crate::revisions::{Said, tag};
 
-/// What an object says, if it is one that says anything.
-type Says = fn(&ObjectMeta) -> Option<Said>;
+/// What an object of that name says, if it is one that says anything.
+type Says = fn(&Name) -> Option<Said>;
 
 /// Watches tags from now on; returns when those that there are are known, or when that takes too long.
 pub(super) async fn tags(shared: &Arc<Shared>, scope: &Scope, stop: &CancellationToken) {
     let (told, known) = watch::channel(0);
     let watched: [(Watched, Says); 2] = [
-        (TAGS, |meta| meta.name.clone().map(Said::Webhook)),
-        (VALIDATORS, |meta| {
-            (meta.name.as_deref() == Some("istiod-default-validator")).then_some(Said::Validator)
+        (TAGS, |name| Some(Said::Webhook((*name.name).to_owned()))),
+        (VALIDATORS, |name| {
+            (&*name.name == "istiod-default-validator").then_some(Said::Validator)
         }),
     ];
     for (what, said) in watched {
         let shared = Arc::clone(shared);
         let told = told.clone();
-        let mut still = None;
+        let mut listed = false;
         let client = shared.setting.client.clone();
         let watching = watch_metadata(&client, what, move |seen| match seen {
-            Seen::Again => still = Some(Still::new()),
-            Seen::Here(meta) => {
-                let Some(said) = said(&meta) else { return };
-                if let Some(still) = &mut still {
-                    still.insert(said.clone());
-                }
-                shared.on_tags(|revisions| revisions.tag(said, tag(&meta)));
+            Seen::Here(name, meta) => {
+                let Some(said) = said(&name) else { return };
+                let labels = meta.labels.as_ref();
+                shared.on_tags(|revisions| revisions.tag(said, labels.and_then(tag)));
             }
-            Seen::Gone(meta) => {
-                let Some(said) = said(&meta) else { return };
+            Seen::Gone(name) => {
+                let Some(said) = said(&name) else { return };
                 shared.on_tags(|revisions| revisions.tag(said, None));
             }
             Seen::All => {
-                if let Some(still) = still.take() {
-                    let is_validator = what.kind == VALIDATORS.kind;
-                    shared.on_tags(|revisions| revisions.retain(&still, is_validator));
-                }
-                told.send_modify(|count| *count += 1);
+                let first = !std::mem::replace(&mut listed, true);
+                told.send_modify(|count| *count += usize::from(first));
             }
         });
         let stop = stop.clone();
@@ -74,7 +66,7 @@ pub(super) async fn classes(client: Client) {
     let seen = Arc::clone(&missing);
     let watching = watch_metadata(&client, CLASSES, move |event| match event {
         Seen::All | Seen::Gone(_) => seen.notify_one(),
-        Seen::Again | Seen::Here(_) => {}
+        Seen::Here(..) => {}
     });
     let creating = async {
         loop {
@@ -111,34 +103,24 @@ pub(super) async fn children(client: &Client, pending: &Pending) {
             selector: "gateway.istio.io/managed=istio.io-mesh-controller",
         };
         let pending = pending.clone();
-        let known = Mutex::new(HashMap::new());
+        let mut known = HashMap::new();
         // Everything is looked at in the beginning anyway.
         let mut began = false;
         watch_metadata(client, what, move |seen| {
-            let (meta, is) = match seen {
-                Seen::Here(meta) => (meta, true),
-                Seen::Gone(meta) => (meta, false),
-                Seen::Again => return,
+            let touched = match seen {
+                Seen::Here(name, meta) => {
+                    let now = Child::of(&name, meta);
+                    let before = known.insert(name, now.clone());
+                    (before.as_ref() != Some(&now)).then_some(now)
+                }
+                Seen::Gone(name) => known.remove(&name),
                 Seen::All => {
                     began = true;
-                    return;
+                    None
                 }
             };
-            let Some(gateway) = gateway(&meta) else {
-                return;
-            };
-            let key = meta.uid.clone().unwrap_or_default();
-            // Of kinds with a status, the generation tells whether it is more than that.
-            let version = meta.generation.map_or_else(
-                || meta.resource_version.clone(),
-                |generation| Some(generation.to_string()),
-            );
-            let now = is.then(|| (version, meta.labels.clone()));
-            let before = match &now {
-                Some(now) => known.lock().insert(key, now.clone()),
-                None => known.lock().remove(&key),
-            };
-            if began && before != now {
+            let gateway = touched.and_then(|child| child.gateway);
+            if began && let Some(gateway) = gateway {
                 pending.mark([gateway]);
             }
         })
@@ -147,11 +129,28 @@ pub(super) async fn children(client: &Client, pending: &Pending) {
     tokio::join!(accounts, services, deployments, budgets, scalers);
 }
 
-fn gateway(meta: &ObjectMeta) -> Option<Arc<str>> {
-    let labels = meta.labels.as_ref()?;
-    let name = labels.get("gateway.networking.k8s.io/gateway-name")?;
-    let namespace = meta.namespace.as_deref()?;
-    Some(format!("{namespace}/{name}").into())
+/// What is known of a waypoint's object.
+#[derive(Clone, PartialEq)]
+struct Child {
+    /// Its namespace and name.
+    gateway: Option<Arc<str>>,
+    uid: String,
+    /// Of kinds with a status, the generation tells whether it is more than that.
+    version: Result<i64, String>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+impl Child {
+    fn of(name: &Name, meta: Metadata) -> Self {
+        let labels = meta.labels.as_ref();
+        let gateway = labels.and_then(|all| all.get("gateway.networking.k8s.io/gateway-name"));
+        Self {
+            gateway: gateway.map(|gateway| format!("{}/{gateway}", name.namespace).into()),
+            uid: meta.uid,
+            version: meta.generation.ok_or(meta.resource_version),
+            labels: meta.labels,
+        }
+    }
 }
 
 const TAGS: Watched = Watched {

@@ -1,7 +1,7 @@
 use ambit_testkit::apiserver::{ApiServer, Trouble};
-use kube::Config;
 
 use super::*;
+use crate::scripted;
 
 const MARK: Mark = Mark {
     label: "gateway.istio.io/managed",
@@ -11,7 +11,7 @@ const AT: &str = "/apis/apps/v1/namespaces/shop/deployments/wp";
 
 async fn scene() -> (ApiServer, Client) {
     let api = ApiServer::start().await.unwrap();
-    let client = Client::try_from(Config::new(api.url().parse().unwrap())).unwrap();
+    let client = scripted::connect(&api);
     (api, client)
 }
 

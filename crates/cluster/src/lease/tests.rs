@@ -2,11 +2,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ambit_testkit::apiserver::{ApiServer, Trouble};
-use anyhow::Error;
-use kube::Config;
 use serde_json::json;
 
 use super::*;
+use crate::scripted::{self, until};
 
 const AT: &str = "/apis/coordination.k8s.io/v1/namespaces/istio-system/leases/istio-status-leader";
 
@@ -25,8 +24,7 @@ struct Replica {
 
 impl Replica {
     fn new(api: &ApiServer, identity: &str) -> Self {
-        let config = Config::new(api.url().parse().unwrap());
-        let client = Client::try_from(config).unwrap();
+        let client = scripted::connect(api);
         let lock = Lock {
             namespace: "istio-system".to_owned(),
             name: name::STATUS.to_owned(),
@@ -42,17 +40,12 @@ impl Replica {
     }
 
     async fn leads(&self) {
-        eventually("it leads", || self.leadership.holds()).await;
+        until("it leads", || self.leadership.holds()).await;
     }
 
     async fn follows(&self) {
-        eventually("it doesn't lead", || !self.leadership.holds()).await;
+        until("it doesn't lead", || !self.leadership.holds()).await;
     }
-}
-
-async fn eventually(what: &str, mut is: impl FnMut() -> bool) {
-    let holds = async || is().then_some(()).ok_or_else(|| Error::msg("not yet"));
-    ambit_testkit::eventually(what, holds).await.unwrap();
 }
 
 fn holder(api: &ApiServer) -> Option<String> {
@@ -110,19 +103,19 @@ async fn a_stolen_lease_ends_the_work_and_is_not_fought_over() {
             }
         }),
     );
-    eventually("it works", || running.load(Ordering::SeqCst) == 1).await;
+    until("it works", || running.load(Ordering::SeqCst) == 1).await;
     let mut lease = api.get(AT).unwrap();
     lease["spec"]["holderIdentity"] = json!("thief");
     api.put(AT, lease);
     one.follows().await;
-    eventually("its work is dropped", || {
+    until("its work is dropped", || {
         running.load(Ordering::SeqCst) == 0
     })
     .await;
     assert_eq!(holder(&api).as_deref(), Some("thief"));
     // The thief never renews.
     one.leads().await;
-    eventually("it works again", || running.load(Ordering::SeqCst) == 1).await;
+    until("it works again", || running.load(Ordering::SeqCst) == 1).await;
     assert_eq!(begun.load(Ordering::SeqCst), 2);
 }
 
@@ -170,7 +163,7 @@ async fn answers_that_are_lost_and_conflicts_do_no_harm() {
     let one = Replica::new(&api, "one");
     one.leads().await;
     let led = api.served().len();
-    eventually("it goes on", || api.served().len() > led + 12).await;
+    until("it goes on", || api.served().len() > led + 12).await;
     assert_eq!(holder(&api).as_deref(), Some("one"));
 }
 

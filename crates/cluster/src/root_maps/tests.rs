@@ -1,10 +1,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+use ambit_testkit::apiserver::{ApiServer, Trouble};
 use serde_json::Value;
 
 use super::*;
-use crate::scripted::{self, Asked, failure};
+use crate::scripted;
 
 #[derive(Default)]
 struct Counts {
@@ -22,147 +22,33 @@ impl RootMapObserver for Counts {
     }
 }
 
-/// Namespaces and ConfigMaps of a cluster, with lists, watches and applies.
-#[derive(Default)]
-struct Cluster {
-    version: u64,
-    namespaces: BTreeMap<String, Value>,
-    maps: BTreeMap<(String, String), Value>,
-    /// What watches are to be told: version, path's end, event.
-    events: Vec<(u64, String, Value)>,
-    /// Answers to the next applies.
-    refuse: Vec<(u16, Value)>,
-    applied: usize,
+const OF_NAMESPACES: &str = "/api/v1/namespaces";
+const OF_MAPS: &str = "/api/v1/configmaps";
+
+fn namespace(api: &ApiServer, name: &str, labels: Value) {
+    let object = json!({"metadata": {"name": name, "labels": labels}});
+    api.add(OF_NAMESPACES, object);
 }
 
-type Shared = Arc<Mutex<Cluster>>;
-
-impl Cluster {
-    fn namespace(&mut self, name: &str, labels: Value) {
-        self.version += 1;
-        let kind = if self.namespaces.contains_key(name) {
-            "MODIFIED"
-        } else {
-            "ADDED"
-        };
-        let object = json!({
-            "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
-            "metadata": {"name": name, "labels": labels, "resourceVersion": self.version.to_string()},
-        });
-        self.namespaces.insert(name.to_owned(), object.clone());
-        let event = json!({"type": kind, "object": object});
-        self.events
-            .push((self.version, "namespaces".to_owned(), event));
+/// A cluster with namespaces without labels.
+fn cluster(namespaces: &[&str]) -> ApiServer {
+    let api = ApiServer::unbound();
+    for name in namespaces {
+        namespace(&api, name, json!({}));
     }
-
-    fn map(&mut self, namespace: &str, name: &str, mut object: Value) {
-        self.version += 1;
-        object["metadata"]["namespace"] = namespace.into();
-        object["metadata"]["resourceVersion"] = self.version.to_string().into();
-        let place = (namespace.to_owned(), name.to_owned());
-        let kind = if self.maps.contains_key(&place) {
-            "MODIFIED"
-        } else {
-            "ADDED"
-        };
-        self.maps.insert(place, object.clone());
-        let event = json!({"type": kind, "object": object});
-        self.events.push((self.version, name.to_owned(), event));
-    }
-
-    fn delete_map(&mut self, namespace: &str, name: &str) {
-        self.version += 1;
-        let place = (namespace.to_owned(), name.to_owned());
-        let mut object = self.maps.remove(&place).unwrap();
-        object["metadata"]["resourceVersion"] = self.version.to_string().into();
-        let event = json!({"type": "DELETED", "object": object});
-        self.events.push((self.version, name.to_owned(), event));
-    }
-
-    fn value(&self, namespace: &str, name: &str) -> Option<String> {
-        let map = self.maps.get(&(namespace.to_owned(), name.to_owned()))?;
-        assert_eq!(map["metadata"]["labels"]["istio.io/config"], "true");
-        let data = map["data"].as_object().unwrap();
-        let key = key(if name == ROOTS { ROOTS } else { REVOKED });
-        data.get(key)
-            .map(|value| value.as_str().unwrap().to_owned())
-    }
-
-    fn rooted(&self) -> Vec<&str> {
-        let maps = self.maps.keys().filter(|(_, name)| name == ROOTS);
-        maps.map(|(namespace, _)| namespace.as_str()).collect()
-    }
+    api
 }
 
-async fn answer(cluster: Shared, asked: Asked) -> (u16, Value) {
-    let query = |key: &str| {
-        let mut pairs = asked
-            .query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='));
-        pairs
-            .find(|(k, _)| *k == key)
-            .map(|(_, value)| value.to_owned())
-    };
-    let what = match query("fieldSelector") {
-        Some(selector) => {
-            let encoded = selector.replace("%3D", "=");
-            encoded.rsplit('=').next().unwrap().to_owned()
-        }
-        None => "namespaces".to_owned(),
-    };
-    if asked.method == "PATCH" {
-        let mut cluster = cluster.lock();
-        if let Some(refusal) = cluster.refuse.pop() {
-            return refusal;
-        }
-        let parts: Vec<&str> = asked.path.split('/').collect();
-        let (namespace, name) = (parts[4], parts[6]);
-        cluster.applied += 1;
-        cluster.map(namespace, name, asked.body.clone());
-        return (
-            200,
-            cluster.maps[&(namespace.to_owned(), name.to_owned())].clone(),
-        );
-    }
-    if query("watch").is_none() {
-        let cluster = cluster.lock();
-        let items: Vec<Value> = match what.as_str() {
-            "namespaces" => cluster.namespaces.values().cloned().collect(),
-            name => {
-                let of = cluster.maps.iter().filter(|((_, of), _)| of == name);
-                of.map(|(_, map)| map.clone()).collect()
-            }
-        };
-        let kind = if what == "namespaces" {
-            "PartialObjectMetadataList"
-        } else {
-            "ConfigMapList"
-        };
-        let version = cluster.version.to_string();
-        return (
-            200,
-            json!({"apiVersion": "v1", "kind": kind, "metadata": {"resourceVersion": version}, "items": items}),
-        );
-    }
-    let from: u64 = query("resourceVersion").unwrap().parse().unwrap();
-    loop {
-        {
-            let cluster = cluster.lock();
-            let told = cluster
-                .events
-                .iter()
-                .find(|(version, of, _)| *version > from && *of == what);
-            if let Some((_, _, event)) = told {
-                return (200, event.clone());
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+fn map(api: &ApiServer, namespace: &str, name: &str, labels: Value, text: &str) {
+    let metadata = json!({"name": name, "namespace": namespace, "labels": labels});
+    api.add(
+        OF_MAPS,
+        json!({"metadata": metadata, "data": {key(name): text}}),
+    );
 }
 
 struct World {
-    cluster: Shared,
+    api: ApiServer,
     published: watch::Sender<Published>,
     counts: Arc<Counts>,
     scope: ambit_runtime::Scope,
@@ -182,17 +68,15 @@ fn published(roots: &str) -> Published {
     }
 }
 
-fn start(cluster: Cluster) -> World {
-    let cluster = Arc::new(Mutex::new(cluster));
-    let shared = Arc::clone(&cluster);
-    let (client, _) = scripted::client(move |asked| answer(Arc::clone(&shared), asked));
+fn start(api: ApiServer) -> World {
     let (published, seen) = watch::channel(published("ROOT"));
     let counts = Arc::new(Counts::default());
     let observer = Arc::clone(&counts) as Arc<dyn RootMapObserver>;
     let scope = ambit_runtime::Scope::new("test");
+    let client = scripted::unbound(&api);
     scope.spawn("kept", keep_root_maps(client, seen, observer));
     World {
-        cluster,
+        api,
         published,
         counts,
         scope,
@@ -200,136 +84,196 @@ fn start(cluster: Cluster) -> World {
 }
 
 impl World {
-    async fn until(&self, what: &str, holds: impl Fn(&Cluster) -> bool) {
-        for _ in 0..3000 {
-            if holds(&self.cluster.lock()) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("{what}: {:?}", self.cluster.lock().maps);
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        scripted::until(what, || holds(self)).await;
+    }
+
+    fn value(&self, namespace: &str, name: &str) -> Option<String> {
+        let path = format!("{OF_NAMESPACES}/{namespace}/configmaps/{name}");
+        let map = self.api.get(&path)?;
+        let labelled = map["metadata"]["labels"]["istio.io/config"] == "true";
+        let value = map["data"][key(name)].as_str().filter(|_| labelled);
+        value.map(str::to_owned)
+    }
+
+    /// The ConfigMaps that there are.
+    fn maps(&self) -> usize {
+        let paths = self.api.paths().into_iter();
+        paths.filter(|path| path.contains("/configmaps/")).count()
+    }
+
+    /// Whether these namespaces have this root, and no others have any.
+    fn rooted(&self, namespaces: &[&str], root: &str) -> bool {
+        let all = || namespaces.iter();
+        self.maps() == 2 * namespaces.len()
+            && all().all(|of| self.value(of, ROOTS).as_deref() == Some(root))
+            && all().all(|of| self.value(of, REVOKED).as_deref() == Some(""))
+    }
+
+    fn applied(&self) -> usize {
+        let served = self.api.served().into_iter();
+        served.filter(|one| one.verb == "APPLY").count()
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_namespace_but_the_excluded_ones_gets_both() {
-    let mut cluster = Cluster::default();
-    for name in [
+    let world = start(cluster(&[
         "default",
         "kube-system",
         "kube-public",
         "kube-node-lease",
         "local-path-storage",
-    ] {
-        cluster.namespace(name, json!({}));
-    }
-    let world = start(cluster);
-    world.until("both", |c| c.maps.len() == 4).await;
-    assert_eq!(world.cluster.lock().rooted(), ["default", "kube-system"]);
-    assert_eq!(
-        world.cluster.lock().value("default", ROOTS).unwrap(),
-        "ROOT"
-    );
-    assert_eq!(world.cluster.lock().value("default", REVOKED).unwrap(), "");
-    world.cluster.lock().namespace("late", json!({}));
+    ]));
     world
-        .until("a new namespace", |c| c.rooted().contains(&"late"))
+        .until("both", |it| it.rooted(&["default", "kube-system"], "ROOT"))
+        .await;
+    namespace(&world.api, "late", json!({}));
+    let with_late = ["default", "kube-system", "late"];
+    world
+        .until("a new namespace", |it| it.rooted(&with_late, "ROOT"))
         .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_deleted_comes_back_and_what_is_edited_is_corrected() {
-    let mut cluster = Cluster::default();
-    cluster.namespace("shop", json!({}));
-    let world = start(cluster);
-    let good = |c: &Cluster| c.maps.len() == 2 && c.value("shop", ROOTS).as_deref() == Some("ROOT");
+    let world = start(cluster(&["shop"]));
+    let good = |it: &World| it.rooted(&["shop"], "ROOT");
     world.until("made", good).await;
-    world.cluster.lock().delete_map("shop", ROOTS);
+    world.api.remove(OF_MAPS, "shop", ROOTS);
     world.until("made again", good).await;
-    let edited = json!({"metadata": {"name": ROOTS, "labels": {LABEL: "true"}}, "data": {"root-cert.pem": "FORGED"}});
-    world.cluster.lock().map("shop", ROOTS, edited);
+    let labelled = || json!({LABEL: "true"});
+    map(&world.api, "shop", ROOTS, labelled(), "FORGED");
     world.until("corrected", good).await;
-    let before = world.cluster.lock().applied;
-    let unlabelled = json!({"metadata": {"name": ROOTS}, "data": {"root-cert.pem": "ROOT"}});
-    world.cluster.lock().map("shop", ROOTS, unlabelled);
-    world.until("labelled", |c| c.applied > before).await;
+    map(&world.api, "shop", ROOTS, json!({}), "ROOT");
     world.until("labelled", good).await;
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_stops_nothing() {
+    let api = cluster(&["shop"]);
+    let strange = json!({"metadata": {"name": "strange", "labels": ["a"]}});
+    api.add(OF_NAMESPACES, strange);
+    let world = start(api);
+    world.until("made", |it| it.rooted(&["shop"], "ROOT")).await;
+    let strange = json!({"metadata": {"name": ROOTS, "namespace": "strange"}, "data": "text"});
+    world.api.add(OF_MAPS, strange);
+    world.api.remove(OF_MAPS, "shop", ROOTS);
+    let again = |it: &World| it.value("shop", ROOTS).is_some();
+    world.until("made again", again).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_bundle_goes_everywhere_and_what_is_right_is_not_written() {
-    let mut cluster = Cluster::default();
-    cluster.namespace("a", json!({}));
-    cluster.namespace("b", json!({}));
-    for name in [ROOTS, REVOKED] {
-        let text = if name == ROOTS { "ROOT" } else { "" };
-        let map = json!({"metadata": {"name": name, "labels": {LABEL: "true"}}, "data": {key(name): text}});
-        cluster.map("a", name, map);
+    let api = cluster(&["a", "b"]);
+    for (name, text) in [(ROOTS, "ROOT"), (REVOKED, "")] {
+        map(&api, "a", name, json!({LABEL: "true"}), text);
     }
-    let world = start(cluster);
-    world.until("b's", |c| c.maps.len() == 4).await;
+    let world = start(api);
+    world
+        .until("b's", |it| it.rooted(&["a", "b"], "ROOT"))
+        .await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(world.cluster.lock().applied, 2, "a's were right");
+    assert_eq!(world.applied(), 2, "a's were right");
     world.published.send_replace(published("ROOT2"));
-    let all = |c: &Cluster| {
-        ["a", "b"]
-            .iter()
-            .all(|ns| c.value(ns, ROOTS).as_deref() == Some("ROOT2"))
-    };
-    world.until("the new bundle", all).await;
-    assert_eq!(
-        world.cluster.lock().applied,
-        4,
-        "the other map isn't touched"
-    );
+    world
+        .until("the new bundle", |it| it.rooted(&["a", "b"], "ROOT2"))
+        .await;
+    assert_eq!(world.applied(), 4, "the other map isn't touched");
     assert_eq!(world.counts.written.load(Ordering::Relaxed), 4);
 }
 
 #[tokio::test(start_paused = true)]
 async fn discovery_is_followed_and_nothing_is_written_without_roots() {
-    let mut cluster = Cluster::default();
-    cluster.namespace("in", json!({"mesh": "yes"}));
-    cluster.namespace("out", json!({}));
-    let world = start(cluster);
+    let api = cluster(&["out"]);
+    namespace(&api, "in", json!({"mesh": "yes"}));
+    let world = start(api);
     let discovers: Discovers = Arc::new(|labels| labels.contains_key("mesh"));
-    world.published.send_replace(Published {
+    let with = |roots: &str| Published {
         discovers: Some(Arc::clone(&discovers)),
-        ..published("")
-    });
+        ..published(roots)
+    };
+    world.published.send_replace(with(""));
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(world.cluster.lock().maps.is_empty());
-    world.published.send_replace(Published {
-        discovers: Some(discovers),
-        ..published("ROOT")
-    });
+    assert_eq!(world.maps(), 0);
+    world.published.send_replace(with("ROOT"));
     world
-        .until("the discovered one", |c| c.rooted() == ["in"])
+        .until("the discovered one", |it| it.rooted(&["in"], "ROOT"))
         .await;
+    namespace(&world.api, "out", json!({"mesh": "now"}));
     world
-        .cluster
-        .lock()
-        .namespace("out", json!({"mesh": "now"}));
-    world
-        .until("the other one", |c| c.rooted() == ["in", "out"])
+        .until("the other one", |it| it.rooted(&["in", "out"], "ROOT"))
         .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn conflicts_and_outages_are_tried_again_and_an_ending_namespace_waits() {
-    let mut cluster = Cluster::default();
-    cluster.namespace("shop", json!({}));
-    let mut ending = failure(403, "Forbidden");
-    ending.1["message"] =
-        "unable to create new content in namespace shop because it is being terminated".into();
-    cluster.refuse = vec![
-        ending,
-        failure(409, "Conflict"),
-        failure(500, "InternalError"),
-        (0, json!({})),
-    ];
-    let world = start(cluster);
+    let api = cluster(&["shop"]);
+    let ending = "unable to create new content in namespace shop because it is being terminated";
+    for trouble in [
+        Trouble::LoseAnswer(500),
+        Trouble::Refuse(500),
+        Trouble::Refuse(409),
+        Trouble::Say(403, ending),
+    ] {
+        api.trouble_once("APPLY", "", trouble);
+    }
+    let world = start(api);
     world
-        .until("written in the end", |c| c.maps.len() == 2)
+        .until("written in the end", |it| it.rooted(&["shop"], "ROOT"))
         .await;
     assert_eq!(world.counts.failed.load(Ordering::Relaxed), 3);
+}
+
+/// As servers do that have no such namespace.
+fn refuse_writes_to(api: &ApiServer, namespace: &str) {
+    let of = format!("{OF_NAMESPACES}/{namespace}/");
+    api.trouble(move |verb, path| {
+        (verb == "APPLY" && path.starts_with(&of)).then_some(Trouble::Refuse(404))
+    });
+}
+
+/// What is there afterwards has both, and what isn't is let alone.
+#[tokio::test(start_paused = true)]
+async fn a_restored_snapshot_is_believed_after_the_outage() {
+    let world = start(cluster(&["shop"]));
+    world.until("made", |it| it.rooted(&["shop"], "ROOT")).await;
+    let old = world.api.snapshot();
+    namespace(&world.api, "lost", json!({}));
+    world.published.send_replace(published("ROOT2"));
+    let before = |it: &World| it.rooted(&["shop", "lost"], "ROOT2");
+    world.until("the new bundle", before).await;
+    let api = &world.api;
+    scripted::be_away(api, || {
+        refuse_writes_to(api, "lost");
+        api.restore(&old);
+        api.skip_to(1000);
+        namespace(api, "found", json!({}));
+    })
+    .await;
+    let after = |it: &World| it.rooted(&["shop", "found"], "ROOT2");
+    world.until("what is there", after).await;
+    namespace(api, "later", json!({}));
+    let later = |it: &World| it.rooted(&["shop", "found", "later"], "ROOT2");
+    world.until("what comes later", later).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happened_in_forgotten_history_is_made_up_for() {
+    let world = start(cluster(&["shop", "gone"]));
+    let api = &world.api;
+    let before = |it: &World| it.rooted(&["shop", "gone"], "ROOT");
+    world.until("made", before).await;
+    scripted::forget_history(api, &[OF_NAMESPACES, OF_MAPS], || {
+        refuse_writes_to(api, "gone");
+        api.remove(OF_NAMESPACES, "", "gone");
+        for name in [ROOTS, REVOKED] {
+            api.remove(OF_MAPS, "gone", name);
+        }
+        api.remove(OF_MAPS, "shop", ROOTS);
+        namespace(api, "new", json!({}));
+    })
+    .await;
+    let after = |it: &World| it.rooted(&["shop", "new"], "ROOT");
+    world.until("what is there", after).await;
 }

@@ -1,11 +1,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ambit_runtime::Scope;
-use ambit_testkit::apiserver::{ApiServer, Served, Trouble};
-use kube::Config;
+use ambit_testkit::apiserver::{ApiServer, Served, Trouble, is_write};
 use serde_json::json;
 
 use super::*;
+use crate::scripted;
 
 #[derive(Default)]
 struct Counts {
@@ -38,9 +38,8 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let api = ApiServer::start().await.unwrap();
-        let client = Client::try_from(Config::new(api.url().parse().unwrap())).unwrap();
         let counts = Arc::new(Counts::default());
-        let writer = StatusWriter::new(client, Arc::clone(&counts) as _);
+        let writer = StatusWriter::new(scripted::connect(&api), Arc::clone(&counts) as _);
         let scope = Scope::new("statuses");
         Self {
             api,
@@ -58,17 +57,12 @@ impl Scene {
 
     fn writes(&self) -> Vec<Served> {
         let served = self.api.served().into_iter();
-        let written = |one: &Served| one.verb != "GET" && one.code < 300;
+        let written = |one: &Served| is_write(&one.verb) && one.code < 300;
         served.filter(written).collect()
     }
 
     async fn until(&self, what: &str, mut is: impl FnMut(&Self) -> bool) {
-        let mut holds = || {
-            let met = is(self).then_some(());
-            met.ok_or_else(|| anyhow::Error::msg("not yet"))
-        };
-        let holds = async || holds();
-        ambit_testkit::eventually(what, holds).await.unwrap();
+        scripted::until(what, || is(self)).await;
     }
 }
 

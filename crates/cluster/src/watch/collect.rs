@@ -13,11 +13,9 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use super::definition::Definition;
-use super::follow::{Event, Follower, Order, Reader, Told};
-use super::known::{Deletions, Known, Name};
 use super::problems::Problems;
-use super::resource::Resource;
-use super::{ApiSettings, ApiSource, Watches};
+use super::{ApiSettings, ApiSource};
+use crate::follow::{Event, Follower, Memory, Name, Order, Reader, Resource, Told, Watches};
 
 /// What is made of an object's text.
 pub(super) enum Item {
@@ -184,9 +182,7 @@ impl Collector {
             label: label(&subject).into(),
             told: self.tell.clone(),
             id,
-            known: Known::default(),
-            deletions: Deletions::default(),
-            faults: 0,
+            memory: Memory::default(),
         };
         self.scope.spawn("watch", follower.run(orders.subscribe()));
         self.subjects.insert(id, subject.clone());

@@ -1,6 +1,5 @@
 //! Against an API server that does what it is told to.
 
-mod fake;
 mod faults;
 mod kinds;
 mod once;
@@ -11,11 +10,13 @@ use std::time::Duration;
 
 use ambit_kube::{Change, Object, ObjectKey, Problem};
 use ambit_runtime::Scope;
+use ambit_testkit::apiserver::ApiServer;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use self::fake::Fake;
-use super::{ApiSettings, ApiSource, Timing};
+use super::{ApiSettings, ApiSource};
+use crate::follow::Timing;
+use crate::scripted;
 
 const PODS: &str = "/api/v1/pods";
 const SERVICES: &str = "/api/v1/services";
@@ -51,18 +52,18 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(fake: &Fake) -> Self {
-        Self::with(fake, quick())
+    fn of(api: &ApiServer) -> Self {
+        Self::with(api, quick())
     }
 
-    fn with(fake: &Fake, timing: Timing) -> Self {
+    fn with(api: &ApiServer, timing: Timing) -> Self {
         let settings = ApiSettings {
             system_namespace: "istio-system".into(),
             revision: "default".into(),
             shared_mesh_config: Some("shared".into()),
             timing,
         };
-        let source = ApiSource::new(fake.client(), settings);
+        let source = ApiSource::new(scripted::connect(api), settings);
         let scope = Scope::new("test");
         let (tx, changes) = mpsc::channel(8);
         source.run(&scope, tx);
@@ -78,8 +79,8 @@ impl Seen {
     }
 
     /// Once everything that was there is told.
-    async fn synced(fake: &Fake) -> Self {
-        let mut seen = Self::of(fake);
+    async fn synced(api: &ApiServer) -> Self {
+        let mut seen = Self::of(api);
         seen.until("synced", |seen| seen.synced > 0).await;
         seen
     }
@@ -161,9 +162,9 @@ fn pod(name: &str, ip: &str) -> Value {
     })
 }
 
-fn pods(fake: &Fake, count: usize) {
+fn pods(api: &ApiServer, count: usize) {
     for at in 0..count {
-        fake.put(PODS, pod(&format!("p{at:03}"), &format!("10.0.0.{at}")));
+        api.add(PODS, pod(&format!("p{at:03}"), &format!("10.0.0.{at}")));
     }
 }
 

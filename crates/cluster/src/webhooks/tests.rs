@@ -1,9 +1,12 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ambit_testkit::apiserver::{ApiServer, Trouble};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::scripted::{self, Asked, failure};
+use crate::scripted;
 
 #[derive(Default)]
 struct Counts(Mutex<Vec<String>>);
@@ -20,148 +23,37 @@ impl PatchObserver for Counts {
     }
 }
 
-/// Two configurations of ours, one of somebody else, and whether the webhook is reached.
-struct Cluster {
-    version: u64,
-    configs: BTreeMap<String, Value>,
-    events: Vec<(u64, Value)>,
-    reached: bool,
-    has_entries: bool,
-    conflicts: usize,
-    trials: usize,
-}
-
+const AT: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 const OURS: [&str; 2] = ["istio-validator-istio-system", "istiod-default-validator"];
+const THEIRS: &str = "istio-validator-1-24-istio-system";
 
-fn cluster() -> Cluster {
-    let config = |name: &str| {
-        let webhook = |of: &str| {
-            json!({
-                "name": of, "failurePolicy": "Ignore", "sideEffects": "None",
-                "admissionReviewVersions": ["v1"],
-                "clientConfig": {"service": {"name": "istiod", "namespace": "istio-system", "path": "/validate"}},
-            })
-        };
+fn config(name: &str) -> Value {
+    let webhook = |of: &str| {
         json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-            "metadata": {"name": name, "resourceVersion": "1"},
-            "webhooks": [webhook("rev.validation.istio.io"), webhook("validation.istio.io")],
+            "name": of, "failurePolicy": "Ignore", "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+            "clientConfig": {"service": {"name": "istiod", "namespace": "istio-system", "path": "/validate"}},
         })
     };
-    let names = OURS
-        .into_iter()
-        .chain(["istio-validator-1-24-istio-system"]);
-    Cluster {
-        version: 1,
-        configs: names.map(|name| (name.to_owned(), config(name))).collect(),
-        events: Vec::new(),
-        reached: false,
-        has_entries: true,
-        conflicts: 0,
-        trials: 0,
-    }
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": name},
+        "webhooks": [webhook("rev.validation.istio.io"), webhook("validation.istio.io")],
+    })
 }
 
-type Shared = Arc<Mutex<Cluster>>;
-
-impl Cluster {
-    fn all(&self, pointer: &str, want: &Value) -> bool {
-        OURS.iter().all(|name| {
-            (0..2).all(|at| {
-                self.configs[*name].pointer(&format!("/webhooks/{at}{pointer}")) == Some(want)
-            })
-        })
-    }
-
-    fn change(&mut self, name: &str, change: impl FnOnce(&mut Value)) -> Value {
-        self.version += 1;
-        let config = self.configs.get_mut(name).unwrap();
-        change(config);
-        config["metadata"]["resourceVersion"] = self.version.to_string().into();
-        self.events.push((
-            self.version,
-            json!({"type": "MODIFIED", "object": config.clone()}),
-        ));
-        config.clone()
-    }
+/// The webhook as the API server finds it.
+#[derive(Default)]
+struct Webhook {
+    is_reached: AtomicBool,
+    /// There are no ServiceEntries here.
+    lacks_entries: AtomicBool,
 }
 
-async fn answer(cluster: Shared, asked: Asked) -> (u16, Value) {
-    if asked.method == "POST" {
-        let mut cluster = cluster.lock();
-        assert!(asked.query.contains("dryRun=All"), "{}", asked.query);
-        assert_eq!(asked.body["metadata"]["annotations"][ALWAYS_REJECT], "true");
-        cluster.trials += 1;
-        if asked.path.contains("serviceentries") && !cluster.has_entries {
-            return failure(404, "NotFound");
-        }
-        if !cluster.reached {
-            return (201, asked.body);
-        }
-        let mut refused = failure(400, "BadRequest");
-        refused.1["message"] =
-            format!("admission webhook denied the request: {ALWAYS_REJECTED}").into();
-        return refused;
-    }
-    if asked.method == "PATCH" {
-        let mut cluster = cluster.lock();
-        if cluster.conflicts > 0 {
-            cluster.conflicts -= 1;
-            return failure(409, "Conflict");
-        }
-        let name = asked.path.rsplit('/').next().unwrap();
-        if asked.body["metadata"]["resourceVersion"]
-            != cluster.configs[name]["metadata"]["resourceVersion"]
-        {
-            return failure(409, "Conflict");
-        }
-        let changed = cluster.change(name, |config| {
-            for patch in asked.body["webhooks"].as_array().unwrap() {
-                let webhooks = config["webhooks"].as_array_mut().unwrap();
-                let webhook = webhooks
-                    .iter_mut()
-                    .find(|w| w["name"] == patch["name"])
-                    .unwrap();
-                if let Some(policy) = patch.get("failurePolicy") {
-                    webhook["failurePolicy"] = policy.clone();
-                }
-                if let Some(bundle) = patch.pointer("/clientConfig/caBundle") {
-                    webhook["clientConfig"]["caBundle"] = bundle.clone();
-                }
-            }
-        });
-        return (200, changed);
-    }
-    if !asked.query.contains("watch=") {
-        let cluster = cluster.lock();
-        let items: Vec<&Value> = cluster.configs.values().collect();
-        let version = cluster.version.to_string();
-        return (
-            200,
-            json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items}),
-        );
-    }
-    let from = asked
-        .query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("resourceVersion="));
-    let from: u64 = from.unwrap().parse().unwrap();
-    loop {
-        let told = cluster
-            .lock()
-            .events
-            .iter()
-            .find(|(version, _)| *version > from)
-            .cloned();
-        if let Some((_, event)) = told {
-            return (200, event);
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
+/// Configurations of ours and of somebody else.
 struct World {
-    cluster: Shared,
+    api: ApiServer,
+    webhook: Arc<Webhook>,
     bundle: watch::Sender<String>,
     counts: Arc<Counts>,
     scope: ambit_runtime::Scope,
@@ -173,21 +65,39 @@ impl Drop for World {
     }
 }
 
-fn start(cluster: Cluster) -> World {
-    let cluster = Arc::new(Mutex::new(cluster));
-    let shared = Arc::clone(&cluster);
-    let (client, _) = scripted::client(move |asked| answer(Arc::clone(&shared), asked));
+fn cluster() -> ApiServer {
+    let api = ApiServer::unbound();
+    for name in OURS.into_iter().chain([THEIRS]) {
+        api.add(AT, config(name));
+    }
+    api
+}
+
+fn start(api: ApiServer) -> World {
+    let webhook = Arc::new(Webhook::default());
+    let asked = Arc::clone(&webhook);
+    api.trouble(move |verb, path| {
+        let lacks = asked.lacks_entries.load(Ordering::Relaxed);
+        let reached = asked.is_reached.load(Ordering::Relaxed);
+        match verb {
+            "POST" if lacks && path.ends_with("/serviceentries") => Some(Trouble::Refuse(404)),
+            "POST" if reached => Some(Trouble::Say(400, ALWAYS_REJECTED)),
+            _ => None,
+        }
+    });
     let (bundle, seen) = watch::channel("ROOT".to_owned());
     let counts = Arc::new(Counts::default());
     let observer = Arc::clone(&counts) as Arc<dyn PatchObserver>;
     let configs = WebhookConfigs::of("default", "istio-system");
     let scope = ambit_runtime::Scope::new("test");
+    let client = scripted::unbound(&api);
     scope.spawn(
         "kept",
         keep_webhook_configs(client, configs, seen, observer),
     );
     World {
-        cluster,
+        api,
+        webhook,
         bundle,
         counts,
         scope,
@@ -195,14 +105,40 @@ fn start(cluster: Cluster) -> World {
 }
 
 impl World {
-    async fn until(&self, what: &str, holds: impl Fn(&Cluster) -> bool) {
-        for _ in 0..3000 {
-            if holds(&self.cluster.lock()) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("{what}: {:?}", self.cluster.lock().configs);
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        scripted::until(what, || holds(self)).await;
+    }
+
+    fn get(&self, name: &str) -> Option<Value> {
+        self.api.get(&format!("{AT}/{name}"))
+    }
+
+    /// Whether every webhook of a configuration has this bundle and policy.
+    fn is(&self, name: &str, bundle: &str, policy: &str) -> bool {
+        self.get(name).is_some_and(|config| {
+            let webhooks = config["webhooks"].as_array().unwrap();
+            webhooks.len() == 2
+                && webhooks.iter().all(|webhook| {
+                    webhook["clientConfig"]["caBundle"] == encoded(bundle)
+                        && webhook["failurePolicy"] == policy
+                        && webhook["clientConfig"]["service"]["name"] == "istiod"
+                })
+        })
+    }
+
+    fn are(&self, bundle: &str, policy: &str) -> bool {
+        OURS.iter().all(|name| self.is(name, bundle, policy))
+    }
+
+    /// Bodies of objects that were tried.
+    fn trials(&self) -> Vec<Value> {
+        let served = self.api.served().into_iter();
+        let tried = served.filter(|one| one.verb == "POST");
+        tried.map(|one| one.body).collect()
+    }
+
+    fn reach(&self) {
+        self.webhook.is_reached.store(true, Ordering::Relaxed);
     }
 }
 
@@ -213,64 +149,48 @@ fn encoded(text: &str) -> Value {
 #[tokio::test(start_paused = true)]
 async fn the_bundle_goes_in_at_once_and_strictness_only_after_the_proof() {
     let world = start(cluster());
-    let bundle = "/clientConfig/caBundle";
+    let theirs = world.get(THEIRS);
     world
-        .until("the bundle", |c| c.all(bundle, &encoded("ROOT")))
+        .until("the bundle", |it| it.are("ROOT", "Ignore"))
         .await;
-    world.until("trials", |c| c.trials > 3).await;
-    assert!(
-        world.cluster.lock().all("/failurePolicy", &json!("Ignore")),
-        "not reached yet"
-    );
-    world.cluster.lock().reached = true;
-    world
-        .until("strict", |c| c.all("/failurePolicy", &json!("Fail")))
-        .await;
-    let theirs = world.cluster.lock().configs["istio-validator-1-24-istio-system"].clone();
-    assert_eq!(
-        theirs["metadata"]["resourceVersion"], "1",
-        "another revision's is let alone"
-    );
-    let trials = world.cluster.lock().trials;
+    world.until("trials", |it| it.trials().len() > 3).await;
+    assert!(world.are("ROOT", "Ignore"), "not reached yet");
+    world.reach();
+    world.until("strict", |it| it.are("ROOT", "Fail")).await;
+    assert_eq!(world.get(THEIRS), theirs, "another revision's is let alone");
+    let trials = world.trials();
+    let marks = |trial: &Value| trial["metadata"]["annotations"][ALWAYS_REJECT] == "true";
+    assert!(trials.iter().all(marks));
+    assert_eq!(world.api.paths().len(), 3, "nothing was made of a trial");
     world.bundle.send_replace("ROOT2".to_owned());
     world
-        .until("the new bundle", |c| c.all(bundle, &encoded("ROOT2")))
+        .until("the new bundle", |it| it.are("ROOT2", "Fail"))
         .await;
-    assert_eq!(world.cluster.lock().trials, trials, "proved once");
+    assert_eq!(world.trials().len(), trials.len(), "proved once");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_somebody_changes_is_put_right_again() {
-    let world = start(Cluster {
-        reached: true,
-        has_entries: false,
-        ..cluster()
-    });
-    world
-        .until("strict", |c| c.all("/failurePolicy", &json!("Fail")))
-        .await;
-    world.cluster.lock().change(OURS[1], |config| {
-        config["webhooks"][0]["clientConfig"]["caBundle"] = encoded("FORGED");
-        config["webhooks"][1]["failurePolicy"] = "Ignore".into();
-    });
-    world
-        .until("put right", |c| {
-            c.all("/clientConfig/caBundle", &encoded("ROOT"))
-                && c.all("/failurePolicy", &json!("Fail"))
-        })
-        .await;
+    let world = start(cluster());
+    world.webhook.lacks_entries.store(true, Ordering::Relaxed);
+    world.reach();
+    world.until("strict", |it| it.are("ROOT", "Fail")).await;
+    let mut changed = world.get(OURS[1]).unwrap();
+    changed["webhooks"][0]["clientConfig"]["caBundle"] = encoded("FORGED");
+    changed["webhooks"][1]["failurePolicy"] = "Ignore".into();
+    world.api.add(AT, changed);
+    world.until("put right", |it| it.are("ROOT", "Fail")).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn conflicts_are_tried_again_and_counted() {
-    let world = start(Cluster {
-        conflicts: 3,
-        ..cluster()
-    });
+    let api = cluster();
+    for _ in 0..3 {
+        api.trouble_once("PATCH", "", Trouble::Refuse(409));
+    }
+    let world = start(api);
     world
-        .until("the bundle", |c| {
-            c.all("/clientConfig/caBundle", &encoded("ROOT"))
-        })
+        .until("the bundle", |it| it.are("ROOT", "Ignore"))
         .await;
     let counts = world.counts.0.lock().clone();
     let conflicts = counts
@@ -278,6 +198,66 @@ async fn conflicts_are_tried_again_and_counted() {
         .filter(|what| what.ends_with(" conflict"))
         .count();
     assert!(conflicts >= 3, "{counts:?}");
+}
+
+/// The default validator isn't there in it, and the other one is as it was in the beginning.
+#[tokio::test(start_paused = true)]
+async fn a_restored_snapshot_is_believed_after_the_outage() {
+    let api = ApiServer::unbound();
+    api.add(AT, config(OURS[0]));
+    let old = api.snapshot();
+    api.add(AT, config(OURS[1]));
+    let world = start(api);
+    world.reach();
+    world.until("strict", |it| it.are("ROOT", "Fail")).await;
+    let api = &world.api;
+    scripted::be_away(api, || {
+        api.restore(&old);
+        api.skip_to(1000);
+    })
+    .await;
+    world.counts.0.lock().clear();
+    world
+        .until("put right", |it| it.is(OURS[0], "ROOT", "Fail"))
+        .await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    world.bundle.send_replace("ROOT2".to_owned());
+    world
+        .until("the new bundle", |it| it.is(OURS[0], "ROOT2", "Fail"))
+        .await;
+    let tried = world.counts.0.lock().clone();
+    assert!(
+        tried.iter().all(|name| name == OURS[0]),
+        "the other one is gone: {tried:?}"
+    );
+    api.add(AT, config(OURS[1]));
+    world
+        .until("there again", |it| it.are("ROOT2", "Fail"))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happened_in_forgotten_history_is_made_up_for() {
+    let world = start(cluster());
+    world.reach();
+    world.until("strict", |it| it.are("ROOT", "Fail")).await;
+    let api = &world.api;
+    scripted::forget_history(api, &[AT], || {
+        api.add(AT, config(OURS[0]));
+        api.remove(AT, "", OURS[1]);
+    })
+    .await;
+    world.counts.0.lock().clear();
+    world
+        .until("put right", |it| it.is(OURS[0], "ROOT", "Fail"))
+        .await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    world.bundle.send_replace("ROOT2".to_owned());
+    world
+        .until("the new bundle", |it| it.is(OURS[0], "ROOT2", "Fail"))
+        .await;
+    let tried = world.counts.0.lock().clone();
+    assert!(tried.iter().all(|name| name == OURS[0]), "{tried:?}");
 }
 
 #[test]

@@ -148,7 +148,7 @@ impl SlimPod {
         let annotations = metadata.annotations.take().map(|mut annotations| {
             annotations.retain(|key, _| {
                 let owner = key.split_once('/').map_or("", |(owner, _)| owner);
-                MESHES.iter().any(|mesh| owner.ends_with(mesh))
+                MESHES.iter().any(|mesh| owner.ends_with(mesh)) || STATIC.contains(&&**key)
             });
             annotations
         });
@@ -163,6 +163,8 @@ impl SlimPod {
 
 /// Owners of the annotations that are read.
 const MESHES: [&str; 3] = ["istio.io", "linkerd.io", "ambit.mesh"];
+/// What kubelet says of static pods, and what it calls them.
+const STATIC: [&str; 2] = ["kubernetes.io/config.mirror", "kubernetes.io/config.hash"];
 
 impl SlimPodSpec {
     fn whole(self) -> PodSpec {

@@ -27,7 +27,7 @@ fn an_object_of_the_api_is_the_same_as_one_of_a_manifest() {
         (
             Kind::Pod,
             r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"shop","uid":"u","generateName":"p-",
-                  "labels":{"app":"cart"},"annotations":{"ambient.istio.io/redirection":"enabled"},
+                  "labels":{"app":"cart"},"annotations":{"ambient.istio.io/redirection":"enabled","kubernetes.io/config.hash":"h"},
                   "creationTimestamp":"2026-01-01T00:00:00Z",
                   "ownerReferences":[{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"cart-1","uid":"r","controller":true}]},
                 "spec":{"nodeName":"n1","serviceAccountName":"cart","hostNetwork":true,

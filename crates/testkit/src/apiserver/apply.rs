@@ -111,18 +111,30 @@ pub(super) fn merge(object: &mut Value, body: &Value, fields: &Fields) {
     }
 }
 
-/// RFC 7386.
-pub(super) fn merge_patch(object: &mut Value, patch: &Value) {
-    let (Some(map), Some(patch)) = (object.as_object_mut(), patch.as_object()) else {
-        *object = patch.clone();
-        return;
-    };
-    for (name, value) in patch {
-        if value.is_null() {
-            map.remove(name);
-        } else {
-            merge_patch(map.entry(name.clone()).or_insert(Value::Null), value);
+/// RFC 7386; a strategic one merges the items of lists by their keys.
+pub(super) fn merge_patch(object: &mut Value, patch: &Value, strategic: bool) {
+    match (object, patch) {
+        (Value::Object(map), Value::Object(patch)) => {
+            for (name, value) in patch {
+                if value.is_null() {
+                    map.remove(name);
+                } else {
+                    let member = map.entry(name.clone()).or_insert(Value::Null);
+                    merge_patch(member, value, strategic);
+                }
+            }
         }
+        (Value::Array(items), Value::Array(patch)) if strategic && key_of(patch).is_some() => {
+            let key = key_of(patch).unwrap_or_default();
+            for change in patch {
+                let same = |item: &&mut Value| item.get(key) == change.get(key);
+                match items.iter_mut().find(same) {
+                    Some(item) => merge_patch(item, change, strategic),
+                    None => items.push(change.clone()),
+                }
+            }
+        }
+        (object, patch) => *object = patch.clone(),
     }
 }
 

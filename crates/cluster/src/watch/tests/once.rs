@@ -4,23 +4,24 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ambit_kube::{Change, Kind, ObjectKey};
+use ambit_testkit::apiserver::{ApiServer, Trouble};
 use serde_json::json;
 
-use super::fake::{Fake, Trouble};
 use super::{CRDS, PODS, POLICIES, pod, policies_definition, policy, quick};
+use crate::scripted;
 use crate::watch::{ApiSettings, Look};
 
 const SECRETS: &str = "/api/v1/namespaces/shop/secrets";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn look(fake: &Fake) -> Look {
+fn look(api: &ApiServer) -> Look {
     let settings = ApiSettings {
         system_namespace: "istio-system".into(),
         revision: "default".into(),
         shared_mesh_config: None,
         timing: quick(),
     };
-    Look::start(fake.client(), settings)
+    Look::start(scripted::connect(api), settings)
 }
 
 fn names(changes: &[Change]) -> BTreeSet<String> {
@@ -34,14 +35,14 @@ fn names(changes: &[Change]) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn a_look_has_everything_that_is_there() {
-    let fake = Fake::start().await;
-    fake.put(CRDS, policies_definition());
-    fake.put(POLICIES, policy("one", json!({"rules": [{}]})));
-    fake.put(PODS, pod("cart", "10.0.0.1"));
+    let api = ApiServer::start().await.unwrap();
+    api.add(CRDS, policies_definition());
+    api.add(POLICIES, policy("one", json!({"rules": [{}]})));
+    api.add(PODS, pod("cart", "10.0.0.1"));
     let secret = |name: &str| json!({"metadata": {"name": name, "namespace": "shop"}, "data": {"a": "Yg=="}});
-    fake.put(SECRETS, secret("partner"));
-    fake.put(SECRETS, secret("nobody-asked"));
-    let mut look = look(&fake);
+    api.add(SECRETS, secret("partner"));
+    api.add(SECRETS, secret("nobody-asked"));
+    let mut look = look(&api);
     let all = look.all(PATIENCE).await.unwrap();
     let wanted = ["AuthorizationPolicy one.shop", "Pod cart.shop"];
     assert_eq!(names(&all), wanted.map(str::to_owned).into());
@@ -55,28 +56,28 @@ async fn a_look_has_everything_that_is_there() {
 
 #[tokio::test]
 async fn what_may_not_be_read_ends_it_and_is_named() {
-    let fake = Fake::start().await;
+    let api = ApiServer::start().await.unwrap();
     for _ in 0..200 {
-        fake.trouble("list", "/pods", Trouble::Status(403));
+        api.trouble_once("LIST", "/pods", Trouble::Refuse(403));
     }
-    let unread = look(&fake).all(PATIENCE).await.unwrap_err();
+    let unread = look(&api).all(PATIENCE).await.unwrap_err();
     assert_eq!(&*unread.what, "Pod");
     assert!(unread.to_string().contains("forbidden"), "{unread}");
 }
 
 #[tokio::test]
 async fn without_an_api_server_it_ends() {
-    let fake = Fake::start().await;
-    fake.set_down(true);
-    let unread = look(&fake).all(PATIENCE).await.unwrap_err();
+    let api = ApiServer::start().await.unwrap();
+    api.set_down(true);
+    let unread = look(&api).all(PATIENCE).await.unwrap_err();
     assert!(unread.to_string().contains("no answer"), "{unread}");
 }
 
 #[tokio::test]
 async fn a_server_that_is_only_slow_is_waited_for_so_long() {
-    let fake = Fake::start().await;
-    fake.trouble("list", "/pods", Trouble::Slow(Duration::from_secs(60)));
-    let unread = look(&fake)
+    let api = ApiServer::start().await.unwrap();
+    api.trouble_once("LIST", "/pods", Trouble::Delay(Duration::from_secs(60)));
+    let unread = look(&api)
         .all(Duration::from_millis(300))
         .await
         .unwrap_err();

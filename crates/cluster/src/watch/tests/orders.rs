@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use ambit_testkit::apiserver::{ApiServer, Trouble};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::fake::{Fake, Trouble};
 use super::{CRDS, PODS, POLICIES, SERVICES, Seen, pod, policies_definition, policy};
 
 /// What happens to the cluster, or on the way to it.
@@ -42,26 +42,26 @@ fn happens() -> impl Strategy<Value = Happens> {
     ]
 }
 
-async fn happen(fake: &Fake, seen: &mut Seen, what: Happens) {
+async fn happen(api: &ApiServer, seen: &mut Seen, what: Happens) {
     match what {
         Happens::Pod(name, ip) => {
-            fake.put(PODS, pod(&format!("p{name}"), &format!("10.0.{ip}.{name}")));
+            api.add(PODS, pod(&format!("p{name}"), &format!("10.0.{ip}.{name}")));
         }
         Happens::PodFails(name) => {
             let mut pod = pod(&format!("p{name}"), "10.0.9.9");
             pod["status"]["phase"] = "Failed".into();
-            fake.put(PODS, pod);
+            api.add(PODS, pod);
         }
-        Happens::PodGone(name) => fake.delete(PODS, "shop", &format!("p{name}")),
+        Happens::PodGone(name) => api.remove(PODS, "shop", &format!("p{name}")),
         Happens::Service(name, there) => {
             let name = format!("s{name}");
             if there {
                 let spec = json!({"clusterIP": "10.9.0.1", "selector": {"app": "cart"},
                                   "ports": [{"port": 80, "targetPort": "http"}]});
                 let metadata = json!({"name": name, "namespace": "shop"});
-                fake.put(SERVICES, json!({"metadata": metadata, "spec": spec}));
+                api.add(SERVICES, json!({"metadata": metadata, "spec": spec}));
             } else {
-                fake.delete(SERVICES, "shop", &name);
+                api.remove(SERVICES, "shop", &name);
             }
         }
         Happens::Policy(name, there) => {
@@ -69,33 +69,37 @@ async fn happen(fake: &Fake, seen: &mut Seen, what: Happens) {
             if there {
                 let spec = json!({"selector": {"matchLabels": {"app": "cart"}}, "action": "DENY",
                                   "rules": [{"to": [{"operation": {"ports": ["80"]}}]}]});
-                fake.put(POLICIES, policy(&name, spec));
+                api.add(POLICIES, policy(&name, spec));
             } else {
-                fake.delete(POLICIES, "shop", &name);
+                api.remove(POLICIES, "shop", &name);
             }
         }
         Happens::Defined(true) => {
-            fake.put(CRDS, policies_definition());
+            api.add(CRDS, policies_definition());
         }
         Happens::Defined(false) => {
-            fake.delete(CRDS, "", "authorizationpolicies.security.istio.io");
+            api.remove(CRDS, "", "authorizationpolicies.security.istio.io");
         }
-        Happens::EndWatches => fake.end_watches(),
-        Happens::Compact => fake.compact(),
+        Happens::EndWatches => api.end_watches(),
+        Happens::Compact => api.compact(),
         Happens::Away => {
-            fake.set_down(true);
+            api.set_down(true);
             tokio::time::sleep(Duration::from_millis(8)).await;
-            fake.set_down(false);
+            api.set_down(false);
         }
         Happens::Trouble(which) => {
             let (verb, path, trouble) = match which {
-                0 => ("list", "/pods", Trouble::CutList),
-                1 => ("watch", "/pods", Trouble::Status(410)),
-                2 => ("list", "/authorizationpolicies", Trouble::Status(503)),
-                3 => ("watch", "/services", Trouble::Status(500)),
-                _ => ("list", "/services", Trouble::Slow(Duration::from_millis(5))),
+                0 => ("LIST", "/pods", Trouble::Cut),
+                1 => ("WATCH", "/pods", Trouble::Refuse(410)),
+                2 => ("LIST", "/authorizationpolicies", Trouble::Refuse(503)),
+                3 => ("WATCH", "/services", Trouble::Refuse(500)),
+                _ => (
+                    "LIST",
+                    "/services",
+                    Trouble::Delay(Duration::from_millis(5)),
+                ),
             };
-            fake.trouble(verb, path, trouble);
+            api.trouble_once(verb, path, trouble);
         }
         Happens::Wait => {
             let until = tokio::time::Instant::now() + Duration::from_millis(3);
@@ -113,21 +117,21 @@ proptest! {
     fn every_interleaving_ends_in_what_a_list_says(story in prop::collection::vec(happens(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let fake = Fake::start().await;
-            fake.page(5);
+            let api = ApiServer::start().await.unwrap();
+            api.page(5);
             for at in 0..12 {
-                fake.put(PODS, pod(&format!("p{at}"), &format!("10.0.0.{at}")));
+                api.add(PODS, pod(&format!("p{at}"), &format!("10.0.0.{at}")));
             }
             // A kind that is defined is served, also while it has no objects.
-            fake.put(POLICIES, policy("a0", json!({})));
-            fake.delete(POLICIES, "shop", "a0");
-            let mut seen = Seen::synced(&fake).await;
+            api.add(POLICIES, policy("a0", json!({})));
+            api.remove(POLICIES, "shop", "a0");
+            let mut seen = Seen::synced(&api).await;
             for what in story {
-                happen(&fake, &mut seen, what).await;
+                happen(&api, &mut seen, what).await;
             }
             // Troubles that are left over would meet the fresh reader too.
-            fake.clear_troubles();
-            let fresh = Seen::synced(&fake).await;
+            api.calm();
+            let fresh = Seen::synced(&api).await;
             let (want, problems) = (fresh.objects.clone(), fresh.problems.clone());
             drop(fresh);
             seen.until("the same objects", |seen| seen.objects == want).await;

@@ -3,24 +3,27 @@
 use std::fmt;
 
 use http::Request;
+use http::header::ACCEPT;
 use kube::core::request::Error as BadRequest;
 
 /// A collection of objects, or one object by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Resource {
+pub(crate) struct Resource {
     /// Of the collection, `/apis/GROUP/VERSION/PLURAL`.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// Which objects of it.
-    pub(super) field_selector: Option<String>,
+    pub(crate) field_selector: Option<String>,
     /// Those with this label, or with a label of this value.
-    pub(super) label_selector: Option<String>,
+    pub(crate) label_selector: Option<String>,
+    /// Whether their metadata is all that is asked for.
+    pub(crate) only_metadata: bool,
     /// Objects a page.
-    pub(super) page: u32,
+    pub(crate) page: u32,
 }
 
 impl Resource {
     /// Every object of a collection.
-    pub(super) fn all(group: &str, version: &str, plural: &str) -> Self {
+    pub(crate) fn all(group: &str, version: &str, plural: &str) -> Self {
         let path = if group.is_empty() {
             format!("/api/{version}/{plural}")
         } else {
@@ -30,64 +33,83 @@ impl Resource {
             path,
             field_selector: None,
             label_selector: None,
+            only_metadata: false,
             page: PAGE,
         }
+    }
+
+    /// Objects of the core group in one namespace.
+    fn of_namespace(namespace: &str, plural: &str) -> Self {
+        Self::all("", "v1", &format!("namespaces/{namespace}/{plural}"))
     }
 
     /// Objects of the core group in one namespace that have a label.
-    pub(super) fn labelled(namespace: &str, plural: &str, label: &str) -> Self {
-        Self {
-            path: format!("/api/v1/namespaces/{namespace}/{plural}"),
-            field_selector: None,
-            label_selector: Some(label.to_owned()),
-            page: PAGE,
-        }
+    pub(crate) fn labelled(namespace: &str, plural: &str, label: &str) -> Self {
+        Self::of_namespace(namespace, plural).with_label(label)
     }
 
     /// One object of the core group.
-    pub(super) fn named(namespace: &str, plural: &str, name: &str) -> Self {
-        Self {
-            path: format!("/api/v1/namespaces/{namespace}/{plural}"),
-            field_selector: Some(format!("metadata.name={name}")),
-            label_selector: None,
-            page: PAGE,
-        }
+    pub(crate) fn named(namespace: &str, plural: &str, name: &str) -> Self {
+        Self::of_namespace(namespace, plural).with_name(name)
     }
 
     /// Those that a field selector lets through.
-    pub(super) fn selecting(self, selector: &str) -> Self {
+    pub(crate) fn selecting(self, selector: &str) -> Self {
         Self {
             field_selector: Some(selector.to_owned()),
             ..self
         }
     }
 
+    /// Those of this name, whichever namespace they are in.
+    pub(crate) fn with_name(self, name: &str) -> Self {
+        self.selecting(&format!("metadata.name={name}"))
+    }
+
+    /// Those that a label selector lets through.
+    pub(crate) fn with_label(self, selector: &str) -> Self {
+        Self {
+            label_selector: Some(selector.to_owned()),
+            ..self
+        }
+    }
+
+    /// With nothing but their metadata.
+    pub(crate) fn metadata(self) -> Self {
+        Self {
+            only_metadata: true,
+            ..self
+        }
+    }
+
     /// With pages of another size.
-    pub(super) fn paged(self, page: u32) -> Self {
+    pub(crate) fn paged(self, page: u32) -> Self {
         Self { page, ..self }
     }
 
     /// A page of the newest state: no resource version is named, so that the
     /// answer is never older than what was committed before the question.
-    pub(super) fn list(&self, next: Option<&str>) -> Result<Request<Vec<u8>>, BadRequest> {
+    pub(crate) fn list(&self, next: Option<&str>) -> Result<Request<Vec<u8>>, BadRequest> {
         let limit = self.page.to_string();
         let mut query = vec![("limit", limit.as_str())];
         query.extend(next.map(|next| ("continue", next)));
-        self.request(&query)
+        self.request("PartialObjectMetadataList", &query)
     }
 
     /// Everything after a version, for about `seconds`.
-    pub(super) fn watch(&self, from: &str, seconds: u64) -> Result<Request<Vec<u8>>, BadRequest> {
+    pub(crate) fn watch(&self, from: &str, seconds: u64) -> Result<Request<Vec<u8>>, BadRequest> {
         let seconds = seconds.to_string();
-        self.request(&[
+        let query = [
             ("watch", "1"),
             ("allowWatchBookmarks", "true"),
             ("resourceVersion", from),
             ("timeoutSeconds", &seconds),
-        ])
+        ];
+        self.request("PartialObjectMetadata", &query)
     }
 
-    fn request(&self, query: &[(&str, &str)]) -> Result<Request<Vec<u8>>, BadRequest> {
+    /// A request, of which the answer is in this form if metadata is all that is wanted.
+    fn request(&self, form: &str, query: &[(&str, &str)]) -> Result<Request<Vec<u8>>, BadRequest> {
         let selectors = [
             ("fieldSelector", self.field_selector.as_deref()),
             ("labelSelector", self.label_selector.as_deref()),
@@ -104,9 +126,14 @@ impl Resource {
             uri.push('=');
             escape(value, &mut uri);
         }
-        Request::get(uri)
-            .body(Vec::new())
-            .map_err(BadRequest::BuildRequest)
+        let request = match self.only_metadata {
+            true => Request::get(uri).header(
+                ACCEPT,
+                format!("application/json;as={form};g=meta.k8s.io;v=v1,application/json"),
+            ),
+            false => Request::get(uri),
+        };
+        request.body(Vec::new()).map_err(BadRequest::BuildRequest)
     }
 }
 
@@ -173,5 +200,11 @@ mod tests {
         );
         let routes = Resource::all("gateway.networking.k8s.io", "v1", "httproutes");
         assert_eq!(routes.path, "/apis/gateway.networking.k8s.io/v1/httproutes");
+        assert_eq!(routes.list(None).unwrap().headers().get(ACCEPT), None);
+        let watch = routes.metadata().watch("1", 300).unwrap();
+        assert_eq!(
+            watch.headers()[ACCEPT],
+            "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+        );
     }
 }

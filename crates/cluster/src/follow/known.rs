@@ -11,10 +11,11 @@ use super::wire::Head;
 
 /// What an object is called within its resource.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Name {
+pub struct Name {
     /// Empty for what lives in no namespace.
-    pub(super) namespace: Arc<str>,
-    pub(super) name: Arc<str>,
+    pub namespace: Arc<str>,
+    /// `metadata.name`.
+    pub name: Arc<str>,
 }
 
 impl Name {

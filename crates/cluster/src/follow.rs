@@ -1,13 +1,27 @@
 //! One resource: its list, its watch from there on, and the list again when
 //! the watch can't go on.
 //!
+//! `resource` and `wire` know the requests and the answers, `known` what was
+//! told; `several` follows a few resources for one listener.
+//!
 //! What was told stays told while the server is away. A list is believed
 //! whole, whatever events said before, with one exception: if more than half
 //! of the objects are gone at once, a second list has to agree.
+//!
+//! What the API server can do without harm: go away, for however long; end a
+//! watch, or forget what comes after our version; say things twice, late or
+//! out of order; come back with an older history.
+
+mod known;
+mod resource;
+mod several;
+mod slices;
+mod state;
+mod timing;
+mod wire;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ambit_runtime::Backoff;
 use futures::FutureExt;
@@ -16,15 +30,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, info, warn};
 
-use super::known::{Deletions, Known, Name, Verdict, is_mass};
-use super::resource::Resource;
-use super::state::Stage;
-use super::wire::{Fault, Head, Line, Lines, Page, fetch};
-use super::{Timing, Watches};
+pub use known::Name;
+use known::{Deletions, Known, Verdict, is_mass};
+pub(crate) use resource::Resource;
+pub(crate) use several::Following;
+pub use state::{Stage, WatchState, Watches};
+pub use timing::Timing;
+use wire::{Fault, Head, Line, Lines, Page, fetch};
 
 /// What a follower says.
 #[derive(Debug, PartialEq)]
-pub(super) enum Told<T> {
+pub(crate) enum Told<T> {
     /// In their order.
     Events(Vec<Event<T>>),
     /// Everything that is there was told; after the first and every later list.
@@ -35,14 +51,14 @@ pub(super) enum Told<T> {
 
 /// What happened to one object.
 #[derive(Debug, PartialEq)]
-pub(super) enum Event<T> {
+pub(crate) enum Event<T> {
     Applied(Name, T),
     Deleted(Name),
 }
 
 /// What a follower is to do.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Follow this resource.
     Follow(Resource),
     /// Tell that everything is gone, and end.
@@ -50,25 +66,34 @@ pub(super) enum Order {
 }
 
 /// Makes something of an object's text.
-pub(super) type Reader<T> = Box<dyn Fn(&[u8]) -> T + Send + Sync>;
+pub(crate) type Reader<T> = Box<dyn Fn(&[u8]) -> T + Send + Sync>;
 
 /// Follows one resource.
-pub(super) struct Follower<T> {
-    pub(super) client: Client,
-    pub(super) resource: Resource,
+pub(crate) struct Follower<T> {
+    /// Whom it asks.
+    pub(crate) client: Client,
+    /// What for.
+    pub(crate) resource: Resource,
     /// Makes something of an object's text.
-    pub(super) read: Reader<T>,
-    pub(super) timing: Timing,
-    pub(super) watches: Watches,
-    /// What it is called in logs and metrics.
-    pub(super) label: Arc<str>,
+    pub(crate) read: Reader<T>,
+    /// How long everything takes.
+    pub(crate) timing: Timing,
+    /// Where it says how it fares, and what it is called there.
+    pub(crate) watches: Watches,
+    pub(crate) label: Arc<str>,
     /// Where it tells, and as whom.
-    pub(super) told: mpsc::Sender<(usize, Told<T>)>,
-    pub(super) id: usize,
-    pub(super) known: Known,
-    pub(super) deletions: Deletions,
+    pub(crate) told: mpsc::Sender<(usize, Told<T>)>,
+    pub(crate) id: usize,
+    pub(crate) memory: Memory,
+}
+
+/// What a follower remembers; nothing in the beginning.
+#[derive(Default)]
+pub(crate) struct Memory {
+    known: Known,
+    deletions: Deletions,
     /// Faults since something worked.
-    pub(super) faults: u32,
+    faults: u32,
 }
 
 /// Nobody listens any more.
@@ -76,8 +101,12 @@ struct Deaf;
 
 /// Why a watch ended.
 enum End {
-    /// As it should.
+    /// What is known holds, and only a list tells more.
     Over,
+    /// Whoever answers next may have been restored from an older snapshot, and
+    /// its versions may have caught up with ours. No watch would ever tell:
+    /// only a list does, believed whatever its versions are.
+    Doubt,
     Fault(Fault),
     /// The server's history is another one.
     OtherHistory,
@@ -97,7 +126,7 @@ enum Why {
 
 impl<T> Follower<T> {
     /// Follows until it is told to forget, or nobody listens.
-    pub(super) async fn run(mut self, mut orders: watch::Receiver<Order>) {
+    pub(crate) async fn run(mut self, mut orders: watch::Receiver<Order>) {
         loop {
             let order = orders.borrow_and_update().clone();
             match order {
@@ -113,9 +142,14 @@ impl<T> Follower<T> {
         }
     }
 
+    /// Follows until nobody listens.
+    pub(crate) async fn run_for_ever(mut self) {
+        let _deaf = self.follow().await;
+    }
+
     async fn forget(mut self) {
         self.watches.remove(&self.label);
-        let gone = self.known.drain();
+        let gone = self.memory.known.drain();
         info!(resource = %self.resource, objects = gone.len(), "no longer there");
         let events = gone.into_iter().map(Event::Deleted).collect();
         // Whoever doesn't listen doesn't miss it either.
@@ -140,7 +174,11 @@ impl<T> Follower<T> {
                         resource = %self.resource,
                         "the API server's history isn't the one that was read; everything is read again"
                     );
-                    self.known.distrust();
+                    self.memory.known.distrust();
+                    Why::Again
+                }
+                End::Doubt => {
+                    self.memory.known.distrust();
                     Why::Again
                 }
                 End::Deaf => return Deaf,
@@ -158,10 +196,10 @@ impl<T> Follower<T> {
             let began = Instant::now();
             match self.list(why).await {
                 Ok(Some(from)) => {
-                    self.watches.listed(&self.label, self.known.len());
+                    self.watches.listed(&self.label, self.memory.known.len());
                     debug!(
                         resource = %self.resource,
-                        objects = self.known.len(),
+                        objects = self.memory.known.len(),
                         took = ?began.elapsed(),
                         "listed"
                     );
@@ -181,10 +219,10 @@ impl<T> Follower<T> {
 
     /// One list, page by page. None if it has to be confirmed.
     async fn list(&mut self, why: Why) -> Result<Option<String>, End> {
-        let mut listed = HashSet::with_capacity(self.known.len());
+        let mut listed = HashSet::with_capacity(self.memory.known.len());
         let mut next: Option<String> = None;
-        self.known.begin_list();
-        self.deletions.forget();
+        self.memory.known.begin_list();
+        self.memory.deletions.forget();
         let version = loop {
             let request = self.resource.list(next.as_deref());
             let request = request.map_err(|cause| End::Fault(Fault::Request(cause)))?;
@@ -199,7 +237,7 @@ impl<T> Follower<T> {
             for (head, item) in heads.iter().zip(page.items) {
                 let name = Name::of(head);
                 listed.insert(name.clone());
-                if self.known.listed(name.clone(), head.version) {
+                if self.memory.known.listed(name.clone(), head.version) {
                     events.push(Event::Applied(name, (self.read)(item)));
                 }
             }
@@ -212,9 +250,9 @@ impl<T> Follower<T> {
                 _ => break page.metadata.resource_version,
             }
         };
-        let gone = self.known.missing(&listed);
-        if why != Why::Confirm && is_mass(gone.len(), self.known.len()) {
-            self.hold(gone.len(), self.known.len());
+        let gone = self.memory.known.missing(&listed);
+        if why != Why::Confirm && is_mass(gone.len(), self.memory.known.len()) {
+            self.hold(gone.len(), self.memory.known.len());
             return Ok(None);
         }
         self.watches.held(&self.label, 0);
@@ -225,7 +263,7 @@ impl<T> Follower<T> {
             warn!(resource = %self.resource, gone = gone.len(), "a second list agrees: they are gone");
         }
         let room = self.told.reserve().await.map_err(|_| End::Deaf)?;
-        gone.iter().for_each(|name| self.known.remove(name));
+        gone.iter().for_each(|name| self.memory.known.remove(name));
         self.watches.deleted(&self.label, gone.len());
         let events = gone.into_iter().map(Event::Deleted).collect();
         room.send((self.id, Told::Events(events)));
@@ -246,7 +284,7 @@ impl<T> Follower<T> {
                 // the next one may be there before we have asked again.
                 End::Over => {
                     sleep(backoff.next_wait()).await;
-                    return End::Over;
+                    return End::Doubt;
                 }
                 End::Fault(Fault::Expired) => {
                     info!(resource = %self.resource, from, "our version is too old; listing again");
@@ -255,11 +293,8 @@ impl<T> Follower<T> {
                 }
                 End::Fault(fault) => {
                     self.pause(&fault, backoff).await;
-                    // Who comes back may have been restored from an older
-                    // snapshot, and its versions may have caught up with ours.
-                    // No watch would ever tell: only a list does.
                     if fault.was_away() {
-                        return End::Over;
+                        return End::Doubt;
                     }
                 }
                 other => return other,
@@ -280,9 +315,9 @@ impl<T> Follower<T> {
             Err(fault) => return End::Fault(fault),
         };
         self.watches.stage(&self.label, Stage::Watching);
-        if self.faults > 0 {
-            info!(resource = %self.resource, faults = self.faults, "followed again");
-            self.faults = 0;
+        if self.memory.faults > 0 {
+            info!(resource = %self.resource, faults = self.memory.faults, "followed again");
+            self.memory.faults = 0;
         }
         loop {
             let batch = match self.gather(&mut lines).await {
@@ -338,7 +373,7 @@ impl<T> Follower<T> {
                 }
                 Ok(Some(Line::Applied(head, text))) => {
                     let name = Name::of(&head);
-                    let verdict = self.known.applied(&name, head.version, start);
+                    let verdict = self.memory.known.applied(&name, head.version, start);
                     if verdict == Verdict::News {
                         events.push(Event::Applied(name, (self.read)(text)));
                     }
@@ -346,7 +381,7 @@ impl<T> Follower<T> {
                 }
                 Ok(Some(Line::Deleted(head))) => {
                     let name = Name::of(&head);
-                    let verdict = self.known.deleted(&name, head.version, start);
+                    let verdict = self.memory.known.deleted(&name, head.version, start);
                     if verdict == Verdict::News {
                         deleted.push(name.clone());
                         events.push(Event::Deleted(name));
@@ -362,19 +397,20 @@ impl<T> Follower<T> {
                 (newest, *from) = (head.version, head.resource_version);
             }
         }
-        let left = self.known.len();
+        let left = self.memory.known.len();
         if self
+            .memory
             .deletions
             .too_many(deleted.len(), left, self.timing.window)
         {
             self.hold(deleted.len(), left + deleted.len());
             deleted
                 .into_iter()
-                .for_each(|name| self.known.restore(name));
+                .for_each(|name| self.memory.known.restore(name));
             events.retain(|event| matches!(event, Event::Applied(..)));
             end = Err(End::Mass);
         } else {
-            self.deletions.told(deleted.len());
+            self.memory.deletions.told(deleted.len());
             self.watches.deleted(&self.label, deleted.len());
         }
         if !events.is_empty() {
@@ -384,7 +420,7 @@ impl<T> Follower<T> {
             self.watches.applied(&self.label, applied.count());
             room.send((self.id, Told::Events(events)));
         }
-        self.watches.objects(&self.label, self.known.len());
+        self.watches.objects(&self.label, self.memory.known.len());
         end
     }
 
@@ -401,7 +437,7 @@ impl<T> Follower<T> {
 
     async fn pause(&mut self, fault: &Fault, backoff: &mut Backoff) {
         self.watches.fault(&self.label, fault);
-        self.faults = self.faults.saturating_add(1);
+        self.memory.faults = self.memory.faults.saturating_add(1);
         let wait = backoff.next_wait();
         let wait = match fault {
             Fault::Refused {
@@ -409,11 +445,11 @@ impl<T> Follower<T> {
             } => wait.max(*told),
             _ => wait,
         };
-        if self.faults.is_power_of_two() {
+        if self.memory.faults.is_power_of_two() {
             warn!(
                 resource = %self.resource,
                 %fault,
-                faults = self.faults,
+                faults = self.memory.faults,
                 "not followed at the moment; what is known stays in force"
             );
         }
@@ -421,25 +457,5 @@ impl<T> Follower<T> {
     }
 }
 
-impl Timing {
-    fn backoff(&self) -> Backoff {
-        Backoff::new(self.retry, self.retry_at_most).jitter(JITTER)
-    }
-
-    /// How long a watch lasts at least that ends as it should.
-    fn shortest_watch(&self) -> Duration {
-        self.watch.mul_f64(1.0 - JITTER)
-    }
-
-    /// Not the same for all, so that they don't all begin anew at once.
-    fn watch_seconds(&self) -> u64 {
-        let spread = Backoff::new(self.watch, self.watch * 2)
-            .jitter(JITTER)
-            .next_wait();
-        spread.as_secs().max(1)
-    }
-}
-
 /// Lines that are taken as one.
 const BATCH: usize = 256;
-const JITTER: f64 = 0.3;
