@@ -15,7 +15,7 @@ pub fn of_thread() -> Duration {
 /// User and system time.
 pub(crate) fn of(usage: &Usage) -> Duration {
     let micros = |time: TimeVal| {
-        let micros = i64::from(time.tv_sec()) * 1_000_000 + i64::from(time.tv_usec());
+        let micros = time.tv_sec() * 1_000_000 + time.tv_usec();
         u64::try_from(micros).unwrap_or(0)
     };
     Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time()))
@@ -27,10 +27,11 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn work_counts_and_waiting_does_not() {
+    // All of it on one thread.
+    #[tokio::test]
+    async fn work_counts_and_waiting_does_not() {
         let before = of_thread();
-        std::thread::sleep(Duration::from_millis(200));
+        tokio::time::sleep(Duration::from_millis(200)).await;
         let waited = of_thread() - before;
         assert!(waited < Duration::from_millis(100), "{waited:?}");
         let (before, began) = (of_thread(), Instant::now());
