@@ -16,11 +16,11 @@ use ambit_compile::{
 use ambit_kube::Change;
 use ambit_proto::waypoint::TYPES as WAYPOINT_TYPES;
 use ambit_proto::{ADDRESS_TYPE, AUTHORIZATION_TYPE, WORKLOAD_TYPE};
-use ambit_runtime::{ReadyGuard, processor};
+use ambit_runtime::{ReadyGuard, processor, sleep_maybe};
 use ambit_types::NamespacedName;
 use ambit_xds::{Batch, Publisher, TypeDelta, Update};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::directory::Directory;
@@ -377,15 +377,6 @@ fn bare_workload(resource: &AddressResource) -> Option<Update> {
         groups: Vec::new(),
         ..address(resource)
     })
-}
-
-async fn sleep_maybe(until: Option<Instant>) {
-    match until {
-        // A timer's tick is a millisecond.
-        Some(until) if until <= Instant::now() => {}
-        Some(until) => sleep_until(until).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Reports of many nodes at once are one publication.

@@ -11,10 +11,10 @@ use std::time::Duration;
 use ambit_cluster::Client;
 use ambit_cluster::apply::{Applied, Leftovers, Mark, WriteError, apply, delete_leftovers};
 use ambit_compile::Rendered;
-use ambit_runtime::Backoff;
+use ambit_runtime::{Backoff, sleep_maybe};
 use serde_json::Value;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::statuses::CONTROLLER;
@@ -84,7 +84,7 @@ impl Deployer {
         loop {
             let gateway = tokio::select! {
                 gateway = self.pending.next() => gateway,
-                () = at(due) => {
+                () = sleep_maybe(due) => {
                     due = None;
                     self.pending.mark(std::mem::take(&mut again));
                     continue;
@@ -163,13 +163,6 @@ impl Deployer {
             }
         }
         Ok(())
-    }
-}
-
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 

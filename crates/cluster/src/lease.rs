@@ -8,7 +8,7 @@
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
-use ambit_runtime::{CancellationToken, Scope};
+use ambit_runtime::{CancellationToken, Scope, sleep_maybe};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
@@ -177,16 +177,9 @@ impl Leadership {
                 } else if changed.is_err() {
                     std::future::pending::<()>().await;
                 },
-                () = maybe(end) => {}
+                () = sleep_maybe(end) => {}
             }
         }
-    }
-}
-
-async fn maybe(until: Option<Instant>) {
-    match until {
-        Some(until) => sleep_until(until).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_runtime::sleep_maybe;
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
@@ -74,15 +75,8 @@ pub async fn keep_root_maps(
                 keeper.on_published(new);
             }
             Some((due, outcome)) = writing.next() => keeper.on_written(due, outcome),
-            () = sleep_until(wake) => {}
+            () = sleep_maybe(wake) => {}
         }
-    }
-}
-
-async fn sleep_until(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until).await,
-        None => std::future::pending().await,
     }
 }
 

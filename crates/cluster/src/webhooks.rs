@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_runtime::sleep_maybe;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
@@ -102,7 +103,7 @@ pub async fn keep_webhook_configs(
             Ok(()) = bundle.changed() => {
                 due.get_or_insert_with(Instant::now);
             }
-            () = sleep_until(due) => {
+            () = sleep_maybe(due) => {
                 due = None;
                 let roots = bundle.borrow_and_update().clone();
                 if roots.is_empty() {
@@ -125,13 +126,6 @@ pub async fn keep_webhook_configs(
                 }
             }
         }
-    }
-}
-
-async fn sleep_until(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until).await,
-        None => std::future::pending().await,
     }
 }
 

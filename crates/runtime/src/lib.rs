@@ -5,6 +5,7 @@
 
 mod backoff;
 mod drain;
+mod due;
 mod duration;
 mod env;
 pub mod processor;
@@ -17,6 +18,7 @@ mod trim;
 
 pub use backoff::Backoff;
 pub use drain::{DrainMode, DrainTrigger, DrainWatch, drain};
+pub use due::sleep_maybe;
 pub use duration::{InvalidDuration, parse_duration};
 pub use env::{Env, MapEnv, ProcessEnv};
 pub use ready::{Readiness, ReadyGuard};

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use ambit_kube::{
     Change, Kind, Loaded, NotAnObject, Object, ObjectKey, read_object, read_settings,
 };
-use ambit_runtime::Scope;
+use ambit_runtime::{Scope, sleep_maybe};
 use kube::Client;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::definition::Definition;
@@ -117,7 +117,7 @@ impl Collector {
                     let now = wanted.borrow_and_update().clone();
                     self.want(&now);
                 }
-                () = at(owed) => {
+                () = sleep_maybe(owed) => {
                     self.owed = None;
                     warn!("changes go out without objects that they refer to: they can't be had in time");
                     changes.push(Change::Synced);
@@ -395,13 +395,6 @@ impl Collector {
         self.synced = true;
         self.owed = None;
         Some(Change::Synced)
-    }
-}
-
-async fn at(until: Option<Instant>) {
-    match until {
-        Some(until) => sleep_until(until).await,
-        None => std::future::pending().await,
     }
 }
 

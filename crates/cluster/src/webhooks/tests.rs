@@ -105,6 +105,22 @@ fn start(api: ApiServer) -> World {
 }
 
 impl World {
+    /// The second configuration is gone, and nobody tries to write it.
+    async fn the_first_alone_is_kept(&self) {
+        self.counts.0.lock().clear();
+        self.until("put right", |it| it.is(OURS[0], "ROOT", "Fail"))
+            .await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        self.bundle.send_replace("ROOT2".to_owned());
+        self.until("the new bundle", |it| it.is(OURS[0], "ROOT2", "Fail"))
+            .await;
+        let tried = self.counts.0.lock().clone();
+        assert!(
+            tried.iter().all(|name| name == OURS[0]),
+            "the other one is gone: {tried:?}"
+        );
+    }
+
     async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         scripted::until(what, || holds(self)).await;
     }
@@ -216,20 +232,7 @@ async fn a_restored_snapshot_is_believed_after_the_outage() {
         api.skip_to(1000);
     })
     .await;
-    world.counts.0.lock().clear();
-    world
-        .until("put right", |it| it.is(OURS[0], "ROOT", "Fail"))
-        .await;
-    tokio::time::sleep(Duration::from_secs(30)).await;
-    world.bundle.send_replace("ROOT2".to_owned());
-    world
-        .until("the new bundle", |it| it.is(OURS[0], "ROOT2", "Fail"))
-        .await;
-    let tried = world.counts.0.lock().clone();
-    assert!(
-        tried.iter().all(|name| name == OURS[0]),
-        "the other one is gone: {tried:?}"
-    );
+    world.the_first_alone_is_kept().await;
     api.add(AT, config(OURS[1]));
     world
         .until("there again", |it| it.are("ROOT2", "Fail"))
@@ -247,17 +250,7 @@ async fn what_happened_in_forgotten_history_is_made_up_for() {
         api.remove(AT, "", OURS[1]);
     })
     .await;
-    world.counts.0.lock().clear();
-    world
-        .until("put right", |it| it.is(OURS[0], "ROOT", "Fail"))
-        .await;
-    tokio::time::sleep(Duration::from_secs(30)).await;
-    world.bundle.send_replace("ROOT2".to_owned());
-    world
-        .until("the new bundle", |it| it.is(OURS[0], "ROOT2", "Fail"))
-        .await;
-    let tried = world.counts.0.lock().clone();
-    assert!(tried.iter().all(|name| name == OURS[0]), "{tried:?}");
+    world.the_first_alone_is_kept().await;
 }
 
 #[test]

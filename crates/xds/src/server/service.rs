@@ -10,7 +10,7 @@ use futures::StreamExt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 use tonic::body::Body;
 use tonic::codec::{BufferSettings, Streaming};
 use tonic::server::NamedService;
@@ -19,7 +19,7 @@ use tonic_prost::ProstDecoder;
 use tracing::{debug, info, warn};
 
 use ambit_proto::discovery::DeltaDiscoveryRequest;
-use ambit_runtime::Scope;
+use ambit_runtime::{Scope, sleep_maybe};
 
 use super::body::{Outbox, Outgoing, StreamBody};
 use super::peer::{Admission, NodeInfo, ServerObserver};
@@ -257,13 +257,6 @@ impl Live<'_> {
 /// a client that says something else is empty.
 fn first_rejected(reason: &str) -> &str {
     reason.split_once(": ").map_or("", |(name, _)| name)
-}
-
-async fn sleep_maybe(until: Option<Instant>) {
-    match until {
-        Some(until) => sleep_until(until).await,
-        None => std::future::pending().await,
-    }
 }
 
 const DELTA_METHOD: &str =
