@@ -37,9 +37,11 @@ async fn trace(ns: &NetNs) -> Trace {
                         columns[columns.len() - 1]
                     )
                 };
-                // A table that once was has a null entry for ever, as main has.
+                // A table that once was has a null entry for ever, as main has;
+                // what is local to a link comes when the kernel sees fit.
+                let links = |l: &str| l.starts_with("fe80") || l.starts_with("ff00");
                 text.lines()
-                    .filter(|l| !l.contains("ffffffff 00000001 00000000 00200200"))
+                    .filter(|l| !l.contains("ffffffff 00000001 00000000 00200200") && !links(l))
                     .map(columns)
                     .collect::<Vec<_>>()
                     .join("\n")
