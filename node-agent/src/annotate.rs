@@ -12,10 +12,10 @@ use std::time::Duration;
 use ambit_cluster::node::{AnnotateError, Annotated, annotate_pod};
 use ambit_compile::enrolment::REDIRECTION;
 use ambit_kube::Redirection;
-use ambit_runtime::Backoff;
+use ambit_runtime::{Backoff, sleep_maybe};
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use crate::agent::Agent;
@@ -57,7 +57,7 @@ pub(crate) async fn run(writer: Arc<dyn PodWriter>, agent: Agent, board: Board) 
         applied.mark_unchanged();
         let (version, pods) = board.all();
         let wanted = |id: &PodId| pods.get(id).map_or(Redirection::None, |s| s.redirection);
-        let due = sent.due(agent.annotated(), wanted);
+        let due = sent.due(agent.annotated(), wanted, Instant::now());
         let writes: Vec<_> = due
             .into_iter()
             .map(|(observed, value)| write(Arc::clone(&writer), observed, value))
@@ -68,7 +68,7 @@ pub(crate) async fn run(writer: Arc<dyn PodWriter>, agent: Agent, board: Board) 
             match written {
                 Ok(written) => {
                     debug!(pod = %observed.pod, value, ?written, "annotated");
-                    sent.note(observed, value);
+                    sent.note(observed, value, Instant::now());
                 }
                 Err(error) => {
                     failed = true;
@@ -85,10 +85,11 @@ pub(crate) async fn run(writer: Arc<dyn PodWriter>, agent: Agent, board: Board) 
         }
         backoff.reset();
         board.acknowledge(Audience::Annotations, version);
-        // Both arms are cancel safe.
+        // All arms are cancel safe.
         let told = tokio::select! {
             told = posted.changed() => told,
             told = applied.changed() => told,
+            () = sleep_maybe(sent.overdue()) => Ok(()),
         };
         if told.is_err() {
             return;
@@ -111,7 +112,15 @@ async fn write(
 
 /// What was written and hasn't come back from the API server yet.
 #[derive(Debug, Default)]
-struct Sent(HashMap<PodId, (Arc<str>, Option<&'static str>)>);
+struct Sent(HashMap<PodId, Write>);
+
+#[derive(Debug)]
+struct Write {
+    /// The pod's, as it was seen when this was written.
+    version: Arc<str>,
+    value: Option<&'static str>,
+    at: Instant,
+}
 
 impl Sent {
     /// The pods whose annotation isn't what is wanted, with what is.
@@ -119,6 +128,7 @@ impl Sent {
         &mut self,
         observed: Vec<Observed>,
         wanted: impl Fn(&PodId) -> Redirection,
+        now: Instant,
     ) -> Vec<(Observed, Option<&'static str>)> {
         let mut before = std::mem::take(&mut self.0);
         let mut due = Vec::new();
@@ -127,9 +137,9 @@ impl Sent {
             let on_its_way = before.remove(&observed.id);
             match on_its_way {
                 // Seen as it was when this was written: that's no news yet.
-                Some((version, written)) if version == observed.version => {
-                    if written == value {
-                        self.0.insert(observed.id, (version, written));
+                Some(write) if write.version == observed.version && now < write.overdue() => {
+                    if write.value == value {
+                        self.0.insert(observed.id, write);
                     } else {
                         due.push((observed, value));
                     }
@@ -141,8 +151,22 @@ impl Sent {
         due
     }
 
-    fn note(&mut self, observed: Observed, value: Option<&'static str>) {
-        self.0.insert(observed.id, (observed.version, value));
+    fn note(&mut self, observed: Observed, value: Option<&'static str>, at: Instant) {
+        let version = observed.version;
+        let write = Write { version, value, at };
+        self.0.insert(observed.id, write);
+    }
+
+    /// When the first of them should have come back.
+    fn overdue(&self) -> Option<Instant> {
+        self.0.values().map(Write::overdue).min()
+    }
+}
+
+impl Write {
+    /// From when on it's taken for lost: etcd may have been restored to just before it.
+    fn overdue(&self) -> Instant {
+        self.at + COMES_BACK_WITHIN
     }
 }
 
@@ -157,6 +181,7 @@ fn text(redirection: Redirection) -> Option<&'static str> {
 const AT_ONCE: usize = 8;
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(5);
+const COMES_BACK_WITHIN: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
@@ -175,7 +200,7 @@ mod tests {
     }
 
     fn due(sent: &mut Sent, seen: &Observed, wanted: Redirection) -> Option<Option<&'static str>> {
-        let mut due = sent.due(vec![seen.clone()], |_| wanted);
+        let mut due = sent.due(vec![seen.clone()], |_| wanted, Instant::now());
         assert!(due.len() <= 1);
         due.pop().map(|(_, value)| value)
     }
@@ -189,7 +214,7 @@ mod tests {
             due(&mut sent, &fresh, Redirection::Enabled),
             Some(Some("enabled"))
         );
-        sent.note(fresh.clone(), Some("enabled"));
+        sent.note(fresh.clone(), Some("enabled"), Instant::now());
         // The API server hasn't told of it yet.
         assert_eq!(due(&mut sent, &fresh, Redirection::Enabled), None);
         assert_eq!(due(&mut sent, &fresh, Redirection::Enabled), None);
@@ -207,8 +232,20 @@ mod tests {
     fn a_change_of_mind_is_written_before_the_first_one_came_back() {
         let mut sent = Sent::default();
         let fresh = observed("1", None);
-        sent.note(fresh.clone(), Some("enabled"));
+        sent.note(fresh.clone(), Some("enabled"), Instant::now());
         assert_eq!(due(&mut sent, &fresh, Redirection::None), Some(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_a_restored_etcd_never_had_is_written_again() {
+        let mut sent = Sent::default();
+        let restored = observed("1", None);
+        sent.note(restored.clone(), Some("enabled"), Instant::now());
+        assert_eq!(due(&mut sent, &restored, Redirection::Enabled), None);
+        sleep_maybe(sent.overdue()).await;
+        let again = due(&mut sent, &restored, Redirection::Enabled);
+        assert_eq!(again, Some(Some("enabled")));
+        assert_eq!(sent.overdue(), None);
     }
 
     #[test]
@@ -227,8 +264,9 @@ mod tests {
     #[test]
     fn a_pod_that_is_gone_is_forgotten() {
         let mut sent = Sent::default();
-        sent.note(observed("1", None), Some("enabled"));
-        assert!(sent.due(Vec::new(), |_| Redirection::None).is_empty());
+        sent.note(observed("1", None), Some("enabled"), Instant::now());
+        let none = sent.due(Vec::new(), |_| Redirection::None, Instant::now());
+        assert!(none.is_empty());
         assert!(sent.0.is_empty());
     }
 }
