@@ -103,9 +103,10 @@ struct Deaf;
 enum End {
     /// What is known holds, and only a list tells more.
     Over,
-    /// Whoever answers next may have been restored from an older snapshot, and
-    /// its versions may have caught up with ours. No watch would ever tell:
-    /// only a list does, believed whatever its versions are.
+    /// The watch didn't end in its time. Whoever answers next may have been
+    /// restored from an older snapshot, and its versions may have caught up with
+    /// ours. No watch would ever tell: only a list does, believed whatever its
+    /// versions are.
     Doubt,
     Fault(Fault),
     /// The server's history is another one.
@@ -293,9 +294,7 @@ impl<T> Follower<T> {
                 }
                 End::Fault(fault) => {
                     self.pause(&fault, backoff).await;
-                    if fault.was_away() {
-                        return End::Doubt;
-                    }
+                    return End::Doubt;
                 }
                 other => return other,
             }

@@ -68,17 +68,6 @@ impl Fault {
         }
     }
 
-    /// Whether there was no API server for a while, as far as we can see: none
-    /// answered, or none behind a load balancer, or the one that we are
-    /// connected to has nothing to say any more.
-    pub(super) fn was_away(&self) -> bool {
-        match self {
-            Self::Away(_) | Self::Silent => true,
-            Self::Refused { code, .. } => (502..=504).contains(code),
-            _ => false,
-        }
-    }
-
     fn of_status(code: u16, message: String, retry_after: u32) -> Self {
         match code {
             410 => Self::Expired,

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use ambit_runtime::Scope;
-use ambit_testkit::apiserver::ApiServer;
+use ambit_testkit::apiserver::{ApiServer, Snapshot};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -78,8 +78,8 @@ async fn what_is_selected_is_seen_as_it_changes_and_goes() {
     assert_eq!(*world.seen.lock(), ["+a 2", "+b 1", "-a"]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_restored_snapshot_is_believed_after_the_outage() {
+/// A world that has seen more than a snapshot has.
+async fn with_snapshot() -> (World, Snapshot) {
     let api = ApiServer::unbound();
     api.add(AT, deployment("changed", true, 1));
     api.add(AT, deployment("again", true, 1));
@@ -89,14 +89,33 @@ async fn a_restored_snapshot_is_believed_after_the_outage() {
     api.add(AT, deployment("lost", true, 1));
     let world = World::start(api);
     world.sees(&["+changed 2", "+lost 1", "all"]).await;
+    (world, old)
+}
+
+const RESTORED: [&str; 4] = ["+again 1", "+changed 1", "-lost", "all"];
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_snapshot_is_believed_after_the_outage() {
+    let (world, old) = with_snapshot().await;
     scripted::be_away(&world.api, || {
         world.api.restore(&old);
         world.api.skip_to(1000);
     })
     .await;
-    world
-        .sees(&["+again 1", "+changed 1", "-lost", "all"])
-        .await;
+    world.sees(&RESTORED).await;
+}
+
+/// The outage is over before anybody asks again: a watch that broke is all that shows of it.
+#[tokio::test(start_paused = true)]
+async fn a_restored_snapshot_is_believed_after_a_broken_watch() {
+    let refused = json!({"type": "ERROR", "object": {"code": 500, "message": "stopping"}});
+    for line in [refused.to_string(), "half a li".to_owned()] {
+        let (world, old) = with_snapshot().await;
+        world.api.inject(AT, &line);
+        world.api.restore(&old);
+        world.api.skip_to(1000);
+        world.sees(&RESTORED).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
