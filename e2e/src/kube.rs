@@ -20,6 +20,7 @@ pub mod options;
 pub mod paths;
 pub mod relay;
 pub mod run;
+mod snapshot;
 pub mod space;
 pub mod suite;
 

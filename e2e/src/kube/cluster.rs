@@ -131,6 +131,12 @@ impl Cluster {
         node.boot(&self.control).await
     }
 
+    /// Restarts the Kubernetes components of its nodes; their pods go on.
+    pub(super) fn restart_components(&mut self) -> Result<()> {
+        let mut nodes = self.nodes.iter_mut();
+        nodes.try_for_each(|node| node.restart_components(&self.control))
+    }
+
     /// Imports an image on every node.
     ///
     /// # Errors

@@ -287,6 +287,16 @@ impl ControlPlane {
         self.begin("kube-scheduler", scheduler)
     }
 
+    /// Restarts kube-controller-manager and kube-scheduler.
+    ///
+    /// # Errors
+    /// If one doesn't stop or start.
+    pub(crate) fn restart_controllers(&mut self) -> Result<()> {
+        self.stop("kube-controller-manager")?;
+        self.stop("kube-scheduler")?;
+        self.start_controllers()
+    }
+
     fn begin(&mut self, name: &'static str, command: Command) -> Result<()> {
         let program = Program::start(&self.space, self.run.dir(), name, command)?;
         self.programs.insert(name, program);
@@ -341,9 +351,8 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Where etcd's data is. Copy it while etcd is stopped to have a snapshot;
-    /// copy it back to restore one.
-    pub fn etcd_dir(&self) -> PathBuf {
+    /// Where etcd's data is.
+    pub(crate) fn etcd_dir(&self) -> PathBuf {
         self.dir().join("etcd")
     }
 

@@ -2,6 +2,7 @@
 //! a box. Looks like a machine to what runs on it; keeps its disks over a
 //! restart.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixStream;
@@ -46,7 +47,7 @@ pub struct Node {
 struct Running {
     space: Space,
     holder: Holder,
-    programs: Vec<Program>,
+    programs: BTreeMap<&'static str, Program>,
 }
 
 impl Node {
@@ -101,7 +102,7 @@ impl Node {
     pub fn kill(&mut self) -> Result<()> {
         let running = self.running.take().context("the node is down")?;
         running.holder.kill();
-        for mut program in running.programs {
+        for mut program in running.programs.into_values() {
             program.kill()?;
         }
         drop(running.holder);
@@ -138,15 +139,32 @@ impl Node {
         self.running = Some(Running {
             space,
             holder,
-            programs: Vec::new(),
+            programs: BTreeMap::new(),
         });
-        self.begin("containerd", "containerd", &[])?;
+        self.begin("containerd", &[])?;
         self.wait_for_containerd().await?;
         for archive in self.options.images.clone() {
             self.import(&archive)?;
         }
-        self.begin("kubelet", "kubelet", &self.kubelet_flags())?;
-        self.begin("kube-proxy", "kube-proxy", &self.proxy_flags(control))
+        self.begin("kubelet", &self.kubelet_flags())?;
+        self.begin("kube-proxy", &self.proxy_flags(control))
+    }
+
+    /// Restarts its Kubernetes components, one after another; its pods go on.
+    ///
+    /// # Errors
+    /// If it is down, or one doesn't stop or start.
+    pub(crate) fn restart_components(&mut self, control: &ControlPlane) -> Result<()> {
+        let kubelet = ("kubelet", self.kubelet_flags());
+        let proxy = ("kube-proxy", self.proxy_flags(control));
+        for (name, flags) in [kubelet, proxy] {
+            let running = self.running.as_mut().context("the node is down")?;
+            let program = running.programs.get_mut(name);
+            let program = program.with_context(|| format!("no {name}"))?;
+            program.stop(Duration::from_secs(20))?;
+            self.begin(name, &flags)?;
+        }
+        Ok(())
     }
 
     /// Imports an image archive. A pod that already waits for an image of that
@@ -203,8 +221,8 @@ impl Node {
         format!("{}/{}", control.run().cgroup(), self.name())
     }
 
-    fn begin(&mut self, name: &str, program: &str, arguments: &[String]) -> Result<()> {
-        let mut command = Command::new(format!("/run/box/bin/{program}"));
+    fn begin(&mut self, name: &'static str, arguments: &[String]) -> Result<()> {
+        let mut command = Command::new(format!("/run/box/bin/{name}"));
         command
             .args(arguments)
             .env_clear()
@@ -218,7 +236,7 @@ impl Node {
         }
         let running = self.running.as_mut().context("the node is down")?;
         let started = Program::start(&running.space, &self.dir, name, command)?;
-        running.programs.push(started);
+        running.programs.insert(name, started);
         Ok(())
     }
 
@@ -248,7 +266,7 @@ impl Node {
         let socket = self.file("/run/containerd/containerd.sock")?;
         let running = self.running.as_mut().context("the node is down")?;
         eventually_within(MINUTE, "containerd answers", async || {
-            for program in &mut running.programs {
+            for program in running.programs.values_mut() {
                 program.check()?;
             }
             Ok(UnixStream::connect(&socket)?)

@@ -1,23 +1,23 @@
 //! The mesh while its API server is away, and after etcd was restored from an older snapshot: what was in force stays
 //! in force, and what the API says afterwards comes into force.
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
+use ambit_e2e::kube::Api;
 use ambit_netns::NetNs;
 use ambit_testkit::{client, eventually_within};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::inside::pods;
+use crate::inside::{Pod, pods};
 use crate::world::{World, needs_a_box};
 
 /// A pod of the mesh that calls a service, without any help of the API server.
 struct Caller {
     ns: NetNs,
     service: SocketAddr,
+    api: Api,
 }
 
 impl Caller {
@@ -33,6 +33,7 @@ impl Caller {
         Ok(Self {
             ns: ns.context("it doesn't run on this machine")?,
             service: SocketAddr::new(vip, 80),
+            api: world.api.clone(),
         })
     }
 
@@ -46,14 +47,68 @@ impl Caller {
     /// Waits until calls pass, or until they don't.
     async fn until(&self, passes: bool, when: &str) {
         let what = format!("{when}: calls that pass: {passes}");
-        eventually_within(MINUTE, &what, async || {
+        let outcome = eventually_within(MINUTE, &what, async || {
             let called = self.call().await;
             ensure!(called.is_ok() == passes, "{called:?}");
             Ok(())
-        })
-        .await
-        .unwrap();
+        });
+        let outcome = outcome.await.with_context(|| said(&self.api));
+        outcome.unwrap();
     }
+}
+
+/// A pod by itself in the mesh, or out of it: what its namespace's label says doesn't matter then.
+async fn label(world: &World, pod: &Pod, mode: &str) {
+    let metadata = json!({"name": pod.name, "namespace": pod.namespace});
+    let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata});
+    let labelled = world.api.label(&object, MODE, Some(mode));
+    labelled.await.unwrap();
+}
+
+/// Waits until a pod's traffic is redirected, or until it isn't: what its own network says, whatever the API does.
+async fn until_redirected(pod: &Pod, is: bool, when: &str) {
+    let what = format!("{when}: {} is redirected: {is}", pod.name);
+    eventually_within(MINUTE, &what, async || {
+        let trace = pod.trace().await?;
+        let trace = trace.context("it doesn't run on this machine")?;
+        ensure!(trace.ruleset.contains("15001") == is, "{}", trace.ruleset);
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// The mesh's own pods, with how often their programs were started again.
+async fn programs(world: &World) -> Result<Vec<(String, i64)>> {
+    let pods = pods(&world.api, "istio-system", "").await?;
+    let mut all: Vec<_> = pods
+        .iter()
+        .map(|pod| (pod.name.clone(), pod.restarts()))
+        .collect();
+    ensure!(!all.is_empty(), "no pods");
+    all.sort_unstable();
+    Ok(all)
+}
+
+/// What the programs of the mesh wrote last.
+fn said(api: &Api) -> String {
+    let logs = |app: &str| {
+        let mut kubectl = api.kubectl()?;
+        kubectl.args([
+            "logs",
+            "-n",
+            "istio-system",
+            "--prefix",
+            "--tail=80",
+            "-l",
+            app,
+        ]);
+        let output = kubectl.output()?;
+        anyhow::Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let all = ["app=istiod", "app=ztunnel", "k8s-app=istio-cni-node"].map(logs);
+    all.map(|said| said.unwrap_or_else(|error| format!("{error:#}")))
+        .concat()
 }
 
 async fn meshed() -> (World, Caller) {
@@ -61,9 +116,7 @@ async fn meshed() -> (World, Caller) {
     for name in ["shop", "legacy"] {
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        let enrolled = world
-            .api
-            .label(&namespace, "istio.io/dataplane-mode", Some("ambient"));
+        let enrolled = world.api.label(&namespace, MODE, Some("ambient"));
         enrolled.await.unwrap();
     }
     for namespace in ["shop", "legacy"] {
@@ -95,6 +148,9 @@ async fn the_mesh_carries_on_without_its_api_server_and_takes_up_what_it_says_af
     }
     let (mut world, caller) = meshed().await;
     let api = world.api.clone();
+    let before = programs(&world).await.unwrap();
+    let carts = pods(&api, "shop", "app=cart").await.unwrap();
+    let cart = carts.first().unwrap();
     let control = world.own().unwrap().control_mut();
     control.stop("kube-apiserver").unwrap();
     // A minute, one request at a time, each over a connection of its own.
@@ -115,49 +171,38 @@ async fn the_mesh_carries_on_without_its_api_server_and_takes_up_what_it_says_af
     api.delete(&deny_batch()).await.unwrap();
     caller.until(true, "that policy gone").await;
 
-    // An older snapshot of etcd: what was refused since is allowed again.
-    let control = world.own().unwrap().control_mut();
-    let snapshot = control.dir().join("snapshot");
-    stop(control);
-    copy(&control.etcd_dir(), &snapshot).unwrap();
-    start(control).await;
+    // An older snapshot of etcd: what was refused since is allowed again, and who left the mesh since is in it.
+    let cluster = world.own().unwrap();
+    let snapshot = cluster.control().dir().join("snapshot");
+    cluster.take_snapshot(&snapshot).await.unwrap();
     api.apply_object(&deny_batch()).await.unwrap();
     caller.until(false, "a policy after the snapshot").await;
-    stop(control);
-    fs::remove_dir_all(control.etcd_dir()).unwrap();
-    copy(&snapshot, &control.etcd_dir()).unwrap();
-    start(control).await;
+    label(&world, cart, "none").await;
+    until_redirected(cart, false, "after the snapshot").await;
+    let cluster = world.own().unwrap();
+    cluster.restore_snapshot(&snapshot).await.unwrap();
+    until_redirected(cart, true, "the snapshot restored").await;
     caller.until(true, "the snapshot restored").await;
     // And it is a mesh as before: the next change comes through as well.
     api.apply_object(&deny_batch()).await.unwrap();
     caller.until(false, "a policy after the restore").await;
-}
-
-fn stop(control: &mut ambit_e2e::kube::ControlPlane) {
-    control.stop("kube-apiserver").unwrap();
-    control.stop("etcd").unwrap();
-}
-
-async fn start(control: &mut ambit_e2e::kube::ControlPlane) {
-    control.start_etcd().unwrap();
-    control.start_api_server().unwrap();
-    control.wait_ready().await.unwrap();
-}
-
-/// A directory and what is in it.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        match entry.file_type()?.is_dir() {
-            true => copy(&entry.path(), &target)?,
-            false => {
-                fs::copy(entry.path(), target)?;
-            }
-        }
+    for (mode, is) in [("none", false), ("ambient", true)] {
+        label(&world, cart, mode).await;
+        until_redirected(cart, is, "after the restore").await;
     }
-    Ok(())
+    assert_eq!(programs(&world).await.unwrap(), before, "all by themselves");
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "new"}});
+    api.apply_object(&namespace).await.unwrap();
+    eventually_within(MINUTE, "a new namespace has the roots", async || {
+        let roots = api.object("v1", "ConfigMap", "new", "istio-ca-root-cert");
+        let roots = roots.await?;
+        let text = roots["data"]["root-cert.pem"].as_str();
+        ensure!(text.is_some_and(|pem| pem.contains("BEGIN")), "{roots}");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }
 
+const MODE: &str = "istio.io/dataplane-mode";
 const MINUTE: Duration = Duration::from_secs(60);

@@ -123,5 +123,5 @@ fn micros() -> u64 {
     u64::try_from(since.unwrap_or_default().as_micros()).unwrap_or_default()
 }
 
-const CHANGES: usize = 100;
+const CHANGES: usize = 300;
 const REST: Duration = Duration::from_millis(100);
