@@ -87,7 +87,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 
 /// How long handshakes may take that had begun when the drain did: the round
 /// trip of a peer that is far away, on a busy machine.
-const HANDSHAKES: Duration = Duration::from_millis(300);
+pub(crate) const HANDSHAKES: Duration = Duration::from_millis(300);
 const SHORT_OF_RESOURCES_FIRST: Duration = Duration::from_millis(10);
 const SHORT_OF_RESOURCES_MAX: Duration = Duration::from_secs(1);
 

@@ -34,10 +34,13 @@ pub struct Config {
     pub mode: Mode,
     /// `ENABLE_PROXY`.
     pub proxy: bool,
-    /// `ISTIO_META_DNS_CAPTURE`: asked for, but not built yet.
+    /// `ISTIO_META_DNS_CAPTURE`.
     pub dns_proxy: bool,
     /// `ISTIO_META_DNS_PROXY_ADDR`.
     pub dns_proxy_addr: Listen,
+    /// `AMBIT_RESOLV_CONF`: says which DNS servers are asked for names that
+    /// aren't the mesh's.
+    pub resolv_conf: PathBuf,
     /// `UNSTABLE_ENABLE_SOCKS5`: asked for, but not built yet.
     pub socks5: bool,
     /// Who and where this process is.
@@ -115,6 +118,9 @@ impl Config {
             proxy: r.or("ENABLE_PROXY", true, boolean),
             dns_proxy: read::dns_capture(&metadata),
             dns_proxy_addr: read::dns_address(&mut r, &metadata, ipv6),
+            resolv_conf: r
+                .text("AMBIT_RESOLV_CONF")
+                .map_or_else(|| RESOLV_CONF.into(), PathBuf::from),
             socks5: r.or("UNSTABLE_ENABLE_SOCKS5", false, boolean),
             node: Node::read(&mut r, &metadata),
             xds: Endpoint::xds(&mut r, document.discovery_address.as_deref()),
@@ -198,9 +204,6 @@ impl Config {
     /// What was asked for and is left out for now; said at start.
     pub fn left_out(&self) -> Vec<&'static str> {
         let mut said = Vec::new();
-        if self.dns_proxy {
-            said.push("DNS capture (ISTIO_META_DNS_CAPTURE) is not built yet: names go to the pods' own resolvers");
-        }
         if self.socks5 {
             said.push("SOCKS5 (UNSTABLE_ENABLE_SOCKS5) is not built yet: port 15080 stays closed");
         }
@@ -232,6 +235,7 @@ impl Config {
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 const MESH_FILE: &str = "./etc/istio/config/mesh";
 
 #[cfg(test)]

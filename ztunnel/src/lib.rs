@@ -3,10 +3,11 @@
 //! A reader finds the path of a byte in these modules, in this order:
 //! `accept` → `identify` → `decide` → `authorize` → `connect` → `copy` →
 //! `report`; `outbound`, `inbound` and `passthrough` are one function each that
-//! calls them. Around the paths: `config` (what we were told), `enrol` (which
-//! pods we serve), `discovery` and `certificates` (what we know), `flow` (what
-//! runs now), `threads`, `start` and `pod` (where it runs), `admin` and
-//! `metrics` (what we show), `process` (start, drain, end), `trim` (idle memory).
+//! calls them. `dns` answers names beside them. Around the paths: `config`
+//! (what we were told), `enrol` (which pods we serve), `discovery` and
+//! `certificates` (what we know), `flow` (what runs now), `threads`, `start` and
+//! `pod` (where it runs), `admin` and `metrics` (what we show), `process`
+//! (start, drain, end), `trim` (idle memory).
 //!
 //! Left out on purpose: decisions (`state`, `policy`), protocols (`hbone`,
 //! `xds`, `redirect::zds`), sockets and copying (`net`). This crate wires them.
@@ -24,6 +25,7 @@ mod connect;
 mod copy;
 mod decide;
 mod discovery;
+mod dns;
 mod error;
 mod flow;
 mod identify;

@@ -76,5 +76,8 @@ pub(crate) fn registry(
     metrics.register_collector(board.clone());
     metrics.register_collector(ProcessCollector::new(runtimes));
     xds.register(&mut metrics);
+    if let Some(dns) = &node.dns {
+        dns.metrics.register(&mut metrics);
+    }
     metrics
 }

@@ -11,6 +11,7 @@ use ambit_telemetry::SocketsOpen;
 use parking_lot::Mutex;
 
 use crate::config::Limits;
+use crate::dns;
 use crate::flow::{Flows, Telling};
 
 /// Shared by all threads; nothing in it is locked on a path.
@@ -29,6 +30,8 @@ pub(crate) struct Node {
     /// `AUTHZ_POLICY_INFO_LOGGING`.
     pub(crate) authz_info: bool,
     pub(crate) control_plane: ControlPlane,
+    /// How names are answered; none leaves port 15053 closed.
+    pub(crate) dns: Option<dns::Settings>,
 }
 
 /// Whether the control plane talks to us, as the discovery client last saw it.

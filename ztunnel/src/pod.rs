@@ -17,7 +17,7 @@ use crate::error::FlowError;
 use crate::flow::{Flows, OpenFlow, refuse};
 use crate::identify::Identify;
 use crate::node::Node;
-use crate::{inbound, outbound, passthrough};
+use crate::{dns, inbound, outbound, passthrough};
 
 /// Everything that a connection of this pod may need on this thread.
 pub(crate) struct PodProxy {
@@ -46,6 +46,8 @@ pub(crate) struct Listeners {
     /// What redirection brings; this process's own namespace has none.
     pub(crate) captured: Option<CapturedPorts>,
     pub(crate) hbone: Listener,
+    /// Where names are asked: on one thread of a pod.
+    pub(crate) names: Option<dns::Ports>,
 }
 
 /// Where redirected connections arrive.
@@ -66,6 +68,9 @@ impl PodProxy {
             self.accept(captured.passthrough, "passthrough", passthrough::serve);
         }
         self.accept(listeners.hbone, "hbone", inbound::serve);
+        if let Some(names) = listeners.names {
+            dns::serve(self, names);
+        }
     }
 
     /// A task for each connection.

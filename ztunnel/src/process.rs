@@ -25,6 +25,7 @@ use crate::certificates::{self, Needed};
 use crate::cli::{self, Command};
 use crate::config::Config;
 use crate::discovery::{self, Discovery};
+use crate::dns;
 use crate::enrol::Enrolment;
 use crate::enrol::board::Board;
 use crate::enrol::session::{self, Chain, End};
@@ -153,7 +154,8 @@ async fn serve(
     let readiness = Readiness::new();
     let ready_state = readiness.register("state manager");
     let ready_pods = readiness.register("workload proxy manager");
-    let ready_proxy = readiness.register("proxy");
+    let mut ready_proxy = vec![readiness.register("proxy")];
+    ready_proxy.extend(config.dns_proxy.then(|| readiness.register("dns proxy")));
     admin::serve_readiness(config, &readiness, &scope).await?;
     scope.spawn("trim", keep_trimmed(readiness.clone()));
 
@@ -215,7 +217,7 @@ async fn serve(
             let _ = broken.send(error);
         }
     });
-    ready_proxy.ready();
+    ready_proxy.iter().for_each(ReadyGuard::ready);
     info!("started");
 
     let end = wait_for_end(&mut signals, asked_to_quit, broke).await;
@@ -265,6 +267,7 @@ fn know(config: &Config, scope: &Scope, ready: ReadyGuard) -> anyhow::Result<Kno
         localhost_app_tunnel: config.pod.localhost_app_tunnel,
         authz_info: config.authz_info_logging,
         control_plane,
+        dns: dns::Settings::of(config),
     });
     let board = Board::default();
     let needed = Needed {

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::certificates::pod_identity;
+use crate::dns;
 use crate::enrol::{CertificateWait, Pod, Proxies, StartError, Started};
 use crate::flow::Flows;
 use crate::node::{FlowDirectory, Node};
@@ -70,7 +71,12 @@ impl Proxies for PodStarter {
             netns: Some(pod.ns.clone()),
             ..self.sockets.clone()
         };
-        let bound = self.bind(&sockets, Ports::OfPod)?;
+        let mut bound = self.bind(&sockets, Ports::OfPod)?;
+        if let Some(dns) = &self.node.dns
+            && let Some(one) = one_of(&mut bound, &pod.uid)
+        {
+            one.names = Some(dns.bind(&sockets, &pod.info));
+        }
         let running = self.scopes();
         let spread = self.spread(&pod.uid, &pod.info, &sockets, bound, &running);
         if let Err(error) = spread.await {
@@ -108,6 +114,7 @@ enum Ports {
 struct Bound {
     captured: Option<BoundCaptured>,
     hbone: BoundListener,
+    names: Option<dns::BoundPorts>,
 }
 
 struct BoundCaptured {
@@ -158,6 +165,7 @@ impl PodStarter {
                         Ports::Own => None,
                     },
                     hbone: sockets.bind(wire::HBONE_PORT, hbone)?,
+                    names: None,
                 },
             };
             all.push(next);
@@ -259,6 +267,7 @@ impl OnThread {
         let listeners = Listeners {
             captured,
             hbone: register(bound.hbone, wire::HBONE_PORT)?,
+            names: bound.names.map(register_names).transpose()?,
         };
         let pool = Pool::new(self.hbone.clone(), self.sockets.clone(), &self.background);
         let proxy = Arc::new(PodProxy {
@@ -280,6 +289,21 @@ impl OnThread {
     }
 }
 
+/// The thread that answers a pod's names: one is enough, and pods share them
+/// evenly.
+fn one_of<'b>(bound: &'b mut [Bound], uid: &str) -> Option<&'b mut Bound> {
+    let sum: usize = uid.bytes().map(usize::from).sum();
+    let at = sum.checked_rem(bound.len())?;
+    bound.get_mut(at)
+}
+
+fn register_names(bound: dns::BoundPorts) -> Result<dns::Ports, StartError> {
+    let port = wire::DNS_PORT;
+    bound
+        .register()
+        .map_err(|source| StartError::Register { port, source })
+}
+
 fn register(listener: BoundListener, port: u16) -> Result<Listener, StartError> {
     listener
         .register()
@@ -298,6 +322,7 @@ impl Bound {
         Ok(Self {
             captured,
             hbone: duplicate(&self.hbone, wire::HBONE_PORT)?,
+            names: None,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ambit_types::FlowReason;
 use socket2::{SockRef, Socket};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tracing::debug;
 
 use crate::sockets::{PodSockets, family, set_transparent};
@@ -96,6 +96,21 @@ impl PodSockets {
             }
         }
         finish(socket, dst, timeout).await
+    }
+
+    /// A UDP socket in the pod's namespace that talks to `dst` alone, from a
+    /// port of its own.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]; that nobody listens shows when it is used.
+    pub async fn connect_datagram(&self, dst: SocketAddr) -> Result<UdpSocket, ConnectError> {
+        let made = self
+            .datagram_socket(family(dst))
+            .and_then(|socket| UdpSocket::from_std(socket.into()));
+        let socket = made.map_err(|source| ConnectError::Socket { peer: dst, source })?;
+        let connected = socket.connect(dst).await;
+        connected.map_err(|source| ConnectError::Connect { peer: dst, source })?;
+        Ok(socket)
     }
 
     fn dial_socket(&self, dst: SocketAddr) -> Result<Socket, ConnectError> {

@@ -6,10 +6,12 @@
 //! one instruction says which listener of the port gets the next connection.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use nix::libc::{sock_filter, sock_fprog};
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::datagram::Datagrams;
 use crate::listen::Listener;
 
 impl Listener {
@@ -21,22 +23,36 @@ impl Listener {
     /// # Errors
     /// The kernel takes no program, or the port isn't shared.
     pub fn hand_over(&self, ours: u32) -> io::Result<()> {
-        // Listeners are numbered as they came; a number that isn't there falls
-        // back to the hash.
-        let mut program = [sock_filter {
-            code: RETURN_CONSTANT,
-            jt: 0,
-            jf: 0,
-            k: ours,
-        }];
-        let program = sock_fprog {
-            len: 1,
-            filter: program.as_mut_ptr(),
-        };
-        // It is copied before this returns.
-        setsockopt(self, sockopt::AttachReusePortCbpf, &program)?;
-        Ok(())
+        hand_over(self, ours)
     }
+}
+
+impl Datagrams {
+    /// [`Listener::hand_over`] for datagrams: those that have come stay here.
+    ///
+    /// # Errors
+    /// The kernel takes no program, or the port isn't shared.
+    pub fn hand_over(&self, ours: u32) -> io::Result<()> {
+        hand_over(self, ours)
+    }
+}
+
+fn hand_over(socket: &impl AsFd, ours: u32) -> io::Result<()> {
+    // Sockets are numbered as they came; a number that isn't there falls back
+    // to the hash.
+    let mut program = [sock_filter {
+        code: RETURN_CONSTANT,
+        jt: 0,
+        jf: 0,
+        k: ours,
+    }];
+    let program = sock_fprog {
+        len: 1,
+        filter: program.as_mut_ptr(),
+    };
+    // It is copied before this returns.
+    setsockopt(socket, sockopt::AttachReusePortCbpf, &program)?;
+    Ok(())
 }
 
 /// `BPF_RET | BPF_K`.

@@ -2,9 +2,9 @@
 //!
 //! Owns: making listeners and dials inside a pod's namespace with the mark and
 //! the options of the contract ([`PodSockets`]), the original destination of a
-//! captured connection ([`original_dst`]), source preservation
-//! ([`PodSockets::connect_from`]), recycled buffers ([`Block`], [`Chunk`]) and
-//! [`relay`], which moves bytes between any two [`Duplex`] ends.
+//! captured connection ([`original_dst`]), UDP for names ([`Datagrams`]), source
+//! preservation ([`PodSockets::connect_from`]), recycled buffers ([`Block`],
+//! [`Chunk`]) and [`relay`], which moves bytes between any two [`Duplex`] ends.
 //!
 //! Doesn't own: which address to dial, policy, TLS or HTTP/2. `hbone` gives its
 //! tunnels a [`Duplex`]; a session layer for resumable tunnels would be another
@@ -24,6 +24,7 @@
 mod block;
 mod chunk;
 mod connect;
+mod datagram;
 mod duplex;
 mod hand_over;
 mod io;
@@ -36,6 +37,7 @@ mod sockets;
 pub use block::{Block, RELAY_BLOCK, WIRE_BLOCK};
 pub use chunk::Chunk;
 pub use connect::{ConnectError, DIAL_TIMEOUT};
+pub use datagram::{BoundDatagrams, Datagrams};
 pub use duplex::{Duplex, is_benign};
 pub use io::DuplexIo;
 pub use listen::{BoundListener, ListenError, ListenOptions, Listener};

@@ -103,13 +103,16 @@ impl PodSockets {
     /// in the namespace that it was made in, so that nothing else of its life
     /// needs to go there.
     pub(crate) fn socket(&self, family: Domain) -> io::Result<Socket> {
-        let make = || {
-            Socket::new(
-                family,
-                Type::STREAM.nonblocking().cloexec(),
-                Some(Protocol::TCP),
-            )
-        };
+        self.socket_of(family, Type::STREAM, Protocol::TCP)
+    }
+
+    /// [`socket`](Self::socket), of UDP.
+    pub(crate) fn datagram_socket(&self, family: Domain) -> io::Result<Socket> {
+        self.socket_of(family, Type::DGRAM, Protocol::UDP)
+    }
+
+    fn socket_of(&self, family: Domain, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+        let make = || Socket::new(family, kind.nonblocking().cloexec(), Some(protocol));
         let socket = match &self.netns {
             Some(netns) => netns.run(make)??,
             None => make()?,

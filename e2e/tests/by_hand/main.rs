@@ -9,6 +9,7 @@
 
 mod agent;
 mod ca;
+mod names;
 mod protocol;
 mod traffic;
 mod world;

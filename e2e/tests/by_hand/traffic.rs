@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::agent::Link;
+use crate::names;
 use crate::world::{PODS, World, info};
 
 /// The snapshots of both agents, each with the pods of its node.
@@ -32,6 +33,9 @@ async fn two_ztunnels_by_hand_carry_traffic() -> Result<()> {
         return Ok(());
     }
     let mut world = World::new("by-hand").await?;
+    let dns = names::serve(&world)?;
+    world.write("resolv.conf", &format!("nameserver {dns}\n"))?;
+    let taken = names::take_port(&world, "server")?;
     let agents = [world.agent("n1")?, world.agent("n2")?];
     world.start_ztunnel("n1")?;
     world.start_ztunnel("n2")?;
@@ -48,6 +52,11 @@ async fn two_ztunnels_by_hand_carry_traffic() -> Result<()> {
         world.redirect(pod).await?;
     }
     by_address_and_by_service(&world).await?;
+    names::are_answered(&world).await?;
+    // What an application has taken costs its pod nothing but names.
+    let said = ["warn", "pod=\"server\"", "addr=127.0.0.1:15053", "names"];
+    world.logged("n2", &said).await?;
+    drop(taken);
     outsiders_are_served(&world).await?;
     half_close_is_kept(&world).await?;
     a_policy_of_the_file_denies(&world).await?;

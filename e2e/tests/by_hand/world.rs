@@ -112,12 +112,17 @@ impl World {
             .env("CA_ROOT_CA", &self.ca.root)
             .env("AUTH_TOKEN", &token)
             .env("INPOD_UDS", self.socket(node))
-            .env("ISTIO_META_DNS_CAPTURE", "false");
+            .env("AMBIT_RESOLV_CONF", self.sandbox.dir().join("resolv.conf"));
         let host = self.net.host(node)?;
         let name = format!("ztunnel-{node}");
         let process = Process::start(self.sandbox.dir(), host.ns(), &name, command)?;
         self.ztunnels.insert(node, process);
         Ok(())
+    }
+
+    /// A file for the programs.
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<()> {
+        Ok(std::fs::write(self.sandbox.dir().join(name), text)?)
     }
 
     /// Redirects a pod: `nft -f`, one rule, one route.
