@@ -10,7 +10,7 @@ use ambit_testkit::{client, eventually_within};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::inside::{Pod, pods};
+use crate::inside::{Pod, pods, said};
 use crate::world::{World, needs_a_box};
 
 /// A pod of the mesh that calls a service, without any help of the API server.
@@ -88,27 +88,6 @@ async fn programs(world: &World) -> Result<Vec<(String, i64)>> {
     ensure!(!all.is_empty(), "no pods");
     all.sort_unstable();
     Ok(all)
-}
-
-/// What the programs of the mesh wrote last.
-fn said(api: &Api) -> String {
-    let logs = |app: &str| {
-        let mut kubectl = api.kubectl()?;
-        kubectl.args([
-            "logs",
-            "-n",
-            "istio-system",
-            "--prefix",
-            "--tail=80",
-            "-l",
-            app,
-        ]);
-        let output = kubectl.output()?;
-        anyhow::Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
-    };
-    let all = ["app=istiod", "app=ztunnel", "k8s-app=istio-cni-node"].map(logs);
-    all.map(|said| said.unwrap_or_else(|error| format!("{error:#}")))
-        .concat()
 }
 
 async fn meshed() -> (World, Caller) {

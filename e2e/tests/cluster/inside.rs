@@ -171,6 +171,29 @@ pub(crate) async fn pods(api: &Api, namespace: &str, label: &str) -> Result<Vec<
     Ok(pods)
 }
 
+/// What the programs of the mesh wrote last.
+pub(crate) fn said(api: &Api) -> String {
+    let logs = |app: &str| {
+        let mut kubectl = api.kubectl()?;
+        kubectl.args([
+            "logs",
+            "-n",
+            "istio-system",
+            "--prefix",
+            "--tail=150",
+            "-l",
+            app,
+        ]);
+        let output = kubectl.output()?;
+        Ok::<_, anyhow::Error>(
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        )
+    };
+    let all = ["app=istiod", "app=ztunnel", "k8s-app=istio-cni-node"].map(logs);
+    all.map(|said| said.unwrap_or_else(|error| format!("{error:#}")))
+        .concat()
+}
+
 /// Waits until as many pods with a label are ready.
 pub(crate) async fn ready(
     api: &Api,

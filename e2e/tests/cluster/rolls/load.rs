@@ -10,6 +10,7 @@ use ambit_testkit::eventually_within;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{CLIENT, pods};
+use crate::inside::said;
 
 /// A load that runs, and what became of it in each roll.
 pub(super) struct Rolls {
@@ -93,12 +94,15 @@ impl Rolls {
             self.rounds(AFTERWARDS).await.context(what)?;
         }
         let (after, failures) = self.read().await?;
-        let row = Row {
+        let mut row = Row {
             what,
             fresh: after.fresh.since(&before.fresh),
             kept: after.kept.since(&before.kept),
             failures: failures.get(seen.len()..).unwrap_or_default().to_vec(),
         };
+        if row.fresh.failed() > 0 {
+            row.failures.push(said(&self.api));
+        }
         say(&format!("{}\n", row.text()));
         self.rows.push(row);
         rolled
