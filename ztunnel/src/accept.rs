@@ -23,14 +23,7 @@ pub(crate) async fn accept_loop(
 ) {
     let mut backoff = Backoff::new(SHORT_OF_RESOURCES_FIRST, SHORT_OF_RESOURCES_MAX);
     let mut short = false;
-    let mut closing = std::pin::pin!(async {
-        if let DrainMode::Graceful { deadline } = drain.started().await {
-            if let Err(error) = listener.hand_over(ours) {
-                debug!(%error, "connections that come now may be reset");
-            }
-            tokio::time::sleep(HANDSHAKES.min(deadline / 2)).await;
-        }
-    });
+    let mut closing = std::pin::pin!(handed_over(drain, || listener.hand_over(ours)));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -61,6 +54,17 @@ pub(crate) async fn accept_loop(
     }
 }
 
+/// Until a drain has begun, the port was handed over, and what the kernel had
+/// begun for its old owner is over.
+pub(crate) async fn handed_over(drain: DrainWatch, hand_over: impl FnOnce() -> io::Result<()>) {
+    if let DrainMode::Graceful { deadline } = drain.started().await {
+        if let Err(error) = hand_over() {
+            debug!(%error, "what comes to the port now may be lost");
+        }
+        tokio::time::sleep(HANDSHAKES.min(deadline / 2)).await;
+    }
+}
+
 /// A connection that waits to be accepted, if there is one.
 async fn queued(listener: &Listener) -> Option<(TcpStream, SocketAddr)> {
     tokio::select! {
@@ -87,7 +91,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 
 /// How long handshakes may take that had begun when the drain did: the round
 /// trip of a peer that is far away, on a busy machine.
-pub(crate) const HANDSHAKES: Duration = Duration::from_millis(300);
+const HANDSHAKES: Duration = Duration::from_millis(300);
 const SHORT_OF_RESOURCES_FIRST: Duration = Duration::from_millis(10);
 const SHORT_OF_RESOURCES_MAX: Duration = Duration::from_secs(1);
 

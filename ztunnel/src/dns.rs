@@ -20,7 +20,6 @@ use ambit_net::{
     BoundDatagrams, BoundListener, Datagrams, ListenError, ListenOptions, Listener, PodSockets,
 };
 use ambit_redirect::zds::WorkloadInfo;
-use ambit_runtime::DrainMode;
 use hickory_proto::rr::RecordType;
 use rand::seq::SliceRandom;
 use tokio::net::TcpStream;
@@ -28,7 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::accept::{HANDSHAKES, accept_loop};
+use crate::accept::{accept_loop, handed_over};
 use crate::config::{Config, Listen};
 use crate::enrol::session::Chain;
 use crate::pod::PodProxy;
@@ -201,14 +200,7 @@ impl Resolver {
     /// has come already is still answered.
     async fn datagrams(self: Arc<Self>, socket: Arc<Datagrams>) {
         let drain = self.proxy.closing.clone();
-        let mut closing = std::pin::pin!(async {
-            if let DrainMode::Graceful { deadline } = drain.started().await {
-                if let Err(error) = socket.hand_over(OURS) {
-                    debug!(%error, "questions that come now may be lost");
-                }
-                tokio::time::sleep(HANDSHAKES.min(deadline / 2)).await;
-            }
-        });
+        let mut closing = std::pin::pin!(handed_over(drain, || socket.hand_over(OURS)));
         loop {
             let received = tokio::select! {
                 biased;
