@@ -245,8 +245,10 @@ async fn repeated_late_and_strange_lines_do_no_harm() {
     assert_eq!(seen.count("Pod"), 12, "the dead stay dead");
     api.inject(PODS, "this is no JSON");
     api.add(PODS, pod("b", "10.1.0.3"));
-    seen.until("b, all the same", |seen| seen.count("Pod") == 13)
-        .await;
+    seen.until("b, and a new list", |seen| {
+        seen.count("Pod") == 13 && api.count("LIST", PODS) == 2
+    })
+    .await;
 }
 
 #[tokio::test]
